@@ -39,6 +39,7 @@ class ConcatSampler(Sampler):
         drop_last = options.pop("drop_last", False)
         super().__init__(sum(member.data_size for member in members), batch_size, **options)
         self.drop_last = flag(self._owner, "drop_last", drop_last)
+        self.seed_drawn = self.seed_drawn or any(member.seed_drawn for member in members)
         # The first number in this order of the samples of each source, and the first place.
         self.firsts = np.cumsum([0, *(member.data_size for member in members)])[:-1]
         self._ends = np.cumsum([member.size for member in members])
@@ -46,7 +47,7 @@ class ConcatSampler(Sampler):
 
     def _places(self) -> int:
         """Return the number of places of an epoch."""
-        return int(self._ends[-1])
+        return whole(self._owner, "number of samples of an epoch", int(self._ends[-1]), 1, 2**32)
 
     def _take_size(self, size: int) -> None:
         """Set the number of places of an epoch."""
@@ -208,10 +209,12 @@ class MixSampler(ConcatSampler):
         if self._constant is not None:
             return epoch * self._constant.counts(self.size)
         had = self._had
-        for last in range(len(had) - 1, epoch):
-            # Another thread may have added it.
-            if len(had) == last + 1:
+        if epoch >= len(had):
+            # A list of its own: another thread may do the same.
+            had = [*had]
+            for last in range(len(had) - 1, epoch):
                 had.append(had[last] + self.pattern(last).counts(self.size))
+            self._had = had
         return had[epoch]
 
     def _first_of_ranks(self, epoch: int, seq: int, place: Position) -> NDArray[np.int64]:

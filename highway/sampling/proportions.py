@@ -7,7 +7,7 @@ ranks, which take every n-th place, meet all parts of the pattern, also where n 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd, lcm
@@ -56,10 +56,9 @@ class Pattern:
         self.ordinals: NDArray[np.int64] = ordinals[turns]
         """How many places of the pattern before this one have the same member, int64 (length,)."""
         self._turning = turning
-        hits = self.members[:, None] == np.arange(len(parts))
-        # How many of the first n places of the pattern each member has, int64 (length + 1, K).
-        self._before = np.zeros((self.length + 1, len(parts)), np.int64)
-        np.cumsum(hits, axis=0, out=self._before[1:])
+        # The places of the first member, those of the second plus the length, and so on; where those of each begin.
+        self._places = np.sort(self.members * self.length + np.arange(self.length))
+        self._starts = np.cumsum(self.parts) - self.parts
 
     def _first(self, repetitions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the place of the pattern with which repetitions begin, int64 (N,)."""
@@ -68,6 +67,10 @@ class Pattern:
         turned = (repetitions.astype(np.uint64) * np.uint64(_TURN)) >> np.uint64(32)
         return (turned % np.uint64(self.length)).astype(np.int64)
 
+    def _before(self, members: NDArray[np.int64], places: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """Return how many places of the pattern before these, 0 to `length`, members have, int64 (N,)."""
+        return np.searchsorted(self._places, members * self.length + places) - self._starts[members]
+
     def at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the member of each place, and how many places before it have the same member: int64 (N,) both."""
         repetitions, inside = np.divmod(places, self.length)
@@ -75,7 +78,7 @@ class Pattern:
         at = (first + inside) % self.length
         members = self.members[at]
         parts = self.parts[members]
-        ordinals = self.ordinals[at] - self._before[first, members]
+        ordinals = self.ordinals[at] - self._before(members, first)
         # The pattern has ended within the repetition, and begun again.
         ordinals += np.where(at < first, parts, 0)
         return members, repetitions * parts + ordinals
@@ -84,10 +87,10 @@ class Pattern:
         """Return how many of the first places each member has, int64 (K,)."""
         repetitions, rest = divmod(places, self.length)
         first = int(self._first(np.array([repetitions]))[0])
-        end = first + rest
-        inside: NDArray[np.int64] = self._before[min(end, self.length)] - self._before[first]
+        end, members = first + rest, np.arange(len(self.parts))
+        inside = self._before(members, min(end, self.length)) - self._before(members, first)
         if end > self.length:
-            inside = inside + self._before[end - self.length]
+            inside += self._before(members, end - self.length)
         return inside + repetitions * self.parts
 
     def place_of(self, member: int, ordinal: int) -> int:
@@ -111,6 +114,8 @@ def pattern_of(owner: str, name: str, weights: Any, members: int, turning: bool)
         or the sum 0.
     """
     try:
+        if isinstance(weights, (Mapping, Set)):
+            raise TypeError
         given = [float(weight) for weight in weights]
     except (TypeError, ValueError):
         raise ArgumentError(
@@ -130,7 +135,7 @@ def pattern_of(owner: str, name: str, weights: Any, members: int, turning: bool)
     return _pattern(tuple(given), turning)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _pattern(weights: tuple[float, ...], turning: bool) -> Pattern:
     # As the user wrote them: 0.7 is 7/10.
     exact = [Fraction(repr(weight)) for weight in weights]

@@ -414,12 +414,17 @@ class Sampler:
         """Return the samples at places of an epoch, of all ranks: int64 (N,), from 0 to `size` - 1."""
         return self._at(epoch, places.copy())
 
-    def choice(self, turns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return samples that are read, by their turn from 0 to `count` - 1: their numbers in the data, int64 (N,)."""
-        return turns if self._chosen is None else self._chosen[turns]
+    def candidates(self, epoch: int) -> NDArray[np.int64] | None:
+        """Return the samples that an epoch may have, by their numbers in the data, int64 (N,); None for all."""
+        if self.plan is None or self.plan.weights is None:
+            return self._chosen
+        drawn = np.flatnonzero(self.plan.weights.at(epoch).table.possible())
+        return drawn if self._chosen is None else self._chosen[drawn]
 
     def reached(self) -> int:
-        """Return how many different samples this rank reads in all epochs together."""
+        """Return how many different samples this rank reads in all epochs together, or more."""
+        if self.plan is not None and self.plan.weights is not None and self.plan.weights.constant:
+            return int(np.count_nonzero(self.plan.weights.at(0).table.possible()))
         if self.shuffle:
             return self.count
         samples = min(len(self) * self.batch_size if self.drop_last else self.samples, self.size)

@@ -99,7 +99,8 @@ def part_of(
 ) -> NDArray[np.int64]:
     """Return the samples of one part of a split, int64, in the order of `chosen`.
 
-    The samples, or those of each class, are permuted by the seed and cut into the parts.
+    The samples, or those of each class, are permuted by the seed and cut into the parts, in the order of their names:
+    that of the mapping does not matter.
 
     Parameters
     ----------
@@ -183,7 +184,7 @@ def _checked(owner: str, split: Any) -> tuple[str, dict[str, float]]:
         raise ArgumentError(
             f"{owner}: split has no part {name!r}; expected one of {', '.join(map(repr, fractions))}"
         )
-    return name, {part: float(fraction) for part, fraction in fractions.items()}
+    return name, {part: float(fraction) for part, fraction in sorted(fractions.items())}
 
 
 def _is_fraction(value: Any) -> bool:

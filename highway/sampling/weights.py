@@ -33,6 +33,12 @@ class AliasTable(NamedTuple):
     kept: NDArray[np.float64]
     alias: NDArray[np.int64]
 
+    def possible(self) -> NDArray[np.bool_]:
+        """Return which numbers may be drawn, bool (M,)."""
+        found: NDArray[np.bool_] = self.kept > 0
+        found[self.alias[self.kept < 1]] = True
+        return found
+
 
 def alias_table(weights: NDArray[np.float64]) -> AliasTable:
     """Return the alias table of weights, float64 (M,), of a positive and finite sum.
@@ -127,6 +133,11 @@ class Weights:
             self.at(0)
         else:
             self._latest = (self._made(0, self._checked(given, "weights")),)
+
+    @property
+    def constant(self) -> bool:
+        """Whether all epochs have the same weights."""
+        return self._of_epoch is None
 
     def at(self, epoch: int) -> _Epoch:
         """Return the distribution of an epoch; the last two are kept."""

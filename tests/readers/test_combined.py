@@ -18,6 +18,7 @@ from highway.modules import (
     ArrayReader,
     Augmentations,
     Concat,
+    DatasetReader,
     ImageFileReader,
     LevelDBSink,
     LevelDBSource,
@@ -269,6 +270,25 @@ def test_sources_in_an_object_store(folder):
         assert max(server.per_key().values()) <= 2
 
 
+def test_each_source_sees_its_own_part_of_the_tasks():
+    seen = {}
+
+    class Seeing(Noise):
+        def announced(self, tasks):
+            for task in tasks:
+                seen.setdefault(self.order.data_size, []).append(task)
+                yield task
+
+    for make in (Concat, Mix):
+        seen.clear()
+        batches(make([Seeing(4, (2, 2), size=size) for size in (9, 5, 7)], epochs=2))
+        order = make([Noise(4, (2, 2), size=size) for size in (9, 5, 7)], epochs=2).order
+        for number, size in enumerate((9, 5, 7)):
+            expected = [task.indices[order.members_of(task.numbers) == number] for task in order.tasks()]
+            parts = [(indices - order.firsts[number]).tolist() for indices in expected]
+            assert [task.indices.tolist() for task in seen[size]] == parts
+
+
 def test_stores_and_copies_of_a_mixture(tmp_path):
     source = pickle.loads(pickle.dumps(mixed(epochs=1)))
     assert source == mixed(epochs=1)
@@ -282,6 +302,36 @@ def test_stores_and_copies_of_a_mixture(tmp_path):
     assert np.concatenate([batch.labels for batch in stored]).tolist() == (
         np.concatenate([batch.labels for batch in expected]).tolist()
     )
+
+
+@pytest.mark.parametrize("make", [Concat, Mix])
+def test_data_sets_in_python(make):
+    numbers = [{"x": np.full(3, number, np.float32), "number": number} for number in range(20)]
+    sources = [DatasetReader(numbers[:12], 4), DatasetReader(numbers[12:], 4, seed=2)]
+    found = batches(make(sources, stop="all", epochs=1) if make is Mix else make(sources, epochs=1))
+    for batch in found:
+        assert batch["number"].tolist() == (batch.indices % 2**32).tolist()
+    assert {number for batch in found for number in batch["number"].tolist()} == {*range(20)}
+    made = replay.batch([make(sources, epochs=1)], step=1)
+    assert contents([made]).items() <= contents(found).items()
+    assert make(sources).default_workers() == sources[0].default_workers()
+
+
+def test_iterables_have_no_order():
+    with pytest.raises(
+        ArgumentError, match=r"sources\[1\] is a DatasetReader of an iterable, .* __getitem__"
+    ):
+        Concat([values(0, 5, 4), DatasetReader({1, 2}, 4, shuffle=False)])
+
+
+def test_tickets_are_those_of_the_outermost_mixture():
+    """By which sources in a store fetch ahead; they grow with the order."""
+    inner = Concat([values(0, 6), values(50, 4)], seed=3)
+    with Pipeline([Mix([inner, values(100, 10)], stop="all", epochs=3)]) as pipeline:
+        list(pipeline)
+        outer = pipeline.modules[0]
+        source = outer.sources[0].sources[0]
+        assert [source.ticket_of(task) for task in outer.order.tasks()] == [*range(12)]
 
 
 def test_mixtures_of_mixtures():
@@ -318,6 +368,7 @@ def test_known_keys_and_labels(folder):
         ([values(0, 5, epochs=1)], r"has epochs=1; give epochs to \w+ instead"),
         ([values(0, 5, shard=(0, 2))], r"has shard=\(0, 2\); give shard to"),
         ([values(0, 5, drop_last=True)], "has drop_last=True; give drop_last to"),
+        ([values(0, 5, workers=1)], "has workers=1; give workers to"),
         (
             [Noise(5, (2, 2)), Noise(5, (2, 3))],
             r"has images of uint8 and shape \(N, 2, 3, 3\), and sources\[0\] .* the same",

@@ -25,7 +25,7 @@ from highway.errors import (
     SampleTimeoutError,
     TooManyErrors,
 )
-from highway.modules import DatasetReader
+from highway.modules import Concat, DatasetReader
 
 
 def batches(dataset, batch_size=4, **options):
@@ -83,6 +83,21 @@ def test_the_bits_of_threads_in_any_number_of_processes(method):
         for run in (found, others)
     ]
     assert drawn[0] == drawn[1] and len({tuple(draw) for draw in drawn[0].values()}) == 40
+
+
+def test_a_mixture_ends_the_processes_of_its_sources():
+    def source(processes):
+        options = {"processes": processes, "ragged": ["tokens", "text"], **FORK}
+        return Concat([DatasetReader(Drawn(), 4, seed=seed, **options) for seed in (4, 5)], epochs=1)
+
+    with Pipeline([source(0)]) as pipeline:
+        expected = list(pipeline)
+    with Pipeline([source(1)]) as pipeline:
+        found = list(pipeline)
+        pids = [process._pid for part in pipeline.modules[0].sources for process in part._processes._all]
+    same(found, expected, ["image", "tokens", "text", "label"])
+    assert len({*pids}) == 2
+    eventually(lambda: not any(map(is_running, pids)))
 
 
 def test_resuming_and_replay():

@@ -361,6 +361,21 @@ def test_a_data_set_that_changes_its_length():
             {"dataset": {1, 2}, "shuffle": False, "processes": 2},
             "processes is 2; expected 0 with an iterable",
         ),
+        *(
+            (
+                {"dataset": {1, 2}, "shuffle": False, name: value},
+                f"{name} is .*; expected {only} with an iter",
+            )
+            for name, value, only in (
+                ("subset", np.arange(2), "None"),
+                ("split", ("train", 0.9), "None"),
+                ("stratify", True, "False"),
+                ("split_seed", 3, "0"),
+                ("weights", [1.0, 2.0], "None"),
+                ("repeats", 2, "1"),
+                ("max_samples", 1, "None"),
+            )
+        ),
     ],
 )
 def test_refused_arguments(options, text):

@@ -331,6 +331,21 @@ def test_replacements_come_from_the_chosen_samples(folder, tmp_path):
         assert [keys[number] for number in batch.indices % 2**32] == list(batch.keys)
 
 
+def test_replacements_have_a_weight(folder, tmp_path):
+    root = damaged(folder, tmp_path, "class0/1.jpg")
+    keys = [*ImageFileReader(root, 1, SHAPE).known_keys()]
+    weights = [float(key in ("class0/1.jpg", "class0/3.jpg", "class1/0.jpg")) for key in keys]
+    reader = ImageFileReader(root, 4, SHAPE, weights=weights, epochs=4, on_error="replace")
+    with Pipeline([reader]) as pipeline:
+        found = [key for _ in range(4) for batch in pipeline for key in batch.keys]
+    assert {*found} == {"class0/3.jpg", "class1/0.jpg"} and len(found) == 48
+    weights = [float(key == "class0/1.jpg") for key in keys]
+    for policy in ("skip", "replace"):
+        reader = ImageFileReader(root, 4, SHAPE, weights=weights, on_error=policy)
+        with Pipeline([reader]) as pipeline, pytest.raises(EmptyDatasetError, match="none of the files"):
+            pipeline.dequeue(timeout=LIMIT)
+
+
 def test_all_chosen_samples_are_bad(folder, tmp_path):
     root = damaged(folder, tmp_path, "class0/1.jpg", "class1/2.jpg")
     keys = [*ImageFileReader(root, 1, SHAPE).known_keys()]

@@ -1,10 +1,13 @@
 """Orders over several sources: exact proportions, each source in its own epochs, any rank, resumed anywhere."""
 
 import random
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from concurrency import LIMIT
 
 from highway.errors import ArgumentError
 from highway.sampling.identity import numbers_of
@@ -127,6 +130,24 @@ def test_a_schedule_changes_the_proportions():
         assert (np.abs(counts - shares * 77) <= 1).all()
 
 
+def test_threads_ask_for_an_epoch_at_once():
+    """Pipelines and replays of one mixture share its order."""
+    both = threading.Barrier(2)
+
+    def together(epoch):
+        if order is not None and epoch == 0:
+            both.wait(LIMIT)
+        return schedule(epoch)
+
+    order = None
+    order = MixSampler(members(), together, 77, "stream", 5)
+    with ThreadPoolExecutor(2) as pool:
+        found = [*pool.map(order.before, (1, 1), timeout=LIMIT)]
+    expected = make("schedule", 5)
+    assert found[0].tolist() == found[1].tolist() == expected.before(1).tolist()
+    assert order.before(3).tolist() == expected.before(3).tolist()
+
+
 def test_concat_has_every_sample_of_all_each_epoch():
     alone = members()
     for epoch in (0, 3):
@@ -189,6 +210,25 @@ def test_skips_leave_ranks_alike():
 def test_bad_mixtures(arguments, named):
     with pytest.raises(ArgumentError, match=f"Mix: .*{named}"):
         MixSampler(members(), *arguments, owner="Mix")
+
+
+def test_too_many_places():
+    half = Sampler(5, 1, plan=Plan(Data("R", 5, None), repeats=2**29))
+    with pytest.raises(
+        ArgumentError, match=r"Concat: number of samples of an epoch is 5368709120; .* 4294967296"
+    ):
+        ConcatSampler([half, half], 5, owner="Concat")
+
+
+def test_drawn_seeds_of_sources(monkeypatch):
+    """Each rank would have drawn others."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    order = ConcatSampler([Sampler(5, 1), Sampler(5, 1, seed=None)], 5, shard="auto", owner="Concat")
+    assert order.current() is order
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArgumentError, match="Concat: seed is None, and each of the 2 ranks"):
+        order.current()
 
 
 def test_drop_last():

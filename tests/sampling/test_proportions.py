@@ -1,5 +1,7 @@
 """Proportions of mixtures: within one sample in every window of the sum of the weights, on any number of ranks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,8 +77,21 @@ def test_other_weights_are_rounded(weights):
         ([0, 0, 0], "weights sums to 0"),
         ("abc", "weights is 'abc'; expected one number for each of the 3 sources"),
         (3, "weights is 3"),
+        ({0: 1, 1: 2, 2: 3}, "weights is {0: 1, 1: 2, 2: 3}; expected one number for each"),
+        ({1, 2, 3}, "weights is {1, 2, 3}"),
     ],
 )
 def test_bad_weights(weights, named):
     with pytest.raises(ArgumentError, match=f"Mix: {named}"):
         pattern_of("Mix", "weights", weights, 3, turning=True)
+
+
+def test_memory_does_not_depend_on_the_number_of_sources():
+    tracemalloc.start()
+    try:
+        pattern = Pattern([60] * 1000, turning=True)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100 * pattern.length
+    assert pattern.counts(60_000 * 3 + 1).sum() == 60_000 * 3 + 1

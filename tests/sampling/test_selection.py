@@ -103,6 +103,14 @@ def test_parts_by_name_and_by_label():
     assert counts == {"train": [35, 21, 14], "validation": [10, 6, 4], "test": [5, 3, 2]}
 
 
+def test_the_order_of_the_names_does_not_matter():
+    """Else two readers that write the same fractions in another order would share samples."""
+    other = dict(reversed(FRACTIONS.items()))
+    for name in FRACTIONS:
+        assert chosen(split=(name, FRACTIONS)) == chosen(split=(name, other))
+    assert chosen(split=("train", 0.9)) == chosen(split=("train", {"validation": 0.1, "train": 0.9}))
+
+
 def test_labels_of_several_numbers_are_classes():
     rows = np.eye(4, dtype=np.float32)[np.arange(100) % 4]
     part = chosen(Source(labels=rows), split=("validation", 0.8), stratify=True)

@@ -152,6 +152,28 @@ def test_weights_of_the_chosen_samples_sum_to_nothing():
         plan([1, 0, 0], np.arange(3), subset=[1, 2])
 
 
+def test_samples_that_an_epoch_may_have():
+    chosen = [1, 3, 4, 8]
+    weights = np.array([5, 0, 5, 2, 1e-3, 5, 5, 5, 0, 5])
+    options = {"subset": chosen, "weights": weights}
+    order = Sampler(10, 3, plan=Plan(Data("R", 10, None), **options))
+    assert order.candidates(0).tolist() == [3, 4]
+    assert order.reached() == 2
+    options["weights"] = lambda epoch: weights if epoch else np.ones(10)
+    order = Sampler(10, 3, plan=Plan(Data("R", 10, None), **options))
+    assert [order.candidates(epoch).tolist() for epoch in (0, 1)] == [chosen, [3, 4]]
+    assert order.reached() == 4
+    assert Sampler(10, 3).candidates(0) is None
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-300, 0.5, 1.0, 1e300]), min_size=1, max_size=8).filter(any))
+def test_what_a_table_may_give(weights):
+    table = alias_table(np.array(weights))
+    drawn = draw(table, 3, 0, np.arange(2000))
+    assert table.possible()[drawn].all()
+    assert not table.possible()[np.array(weights) == 0].any()
+
+
 def test_bad_weights_of_a_later_epoch():
     order = Sampler(3, 1, plan=plan(lambda epoch: [1, 1, 1 - epoch], np.arange(3)))
     order.indices(1, 0)

@@ -121,30 +121,43 @@ class BadSamples:
     def replacements(
         self, epoch: int, indices: NDArray[np.int64], skipped: Intervals | None = None
     ) -> Iterator[NDArray[np.int64]]:
-        """Yield samples to try instead of these: some at random, then all in turn; none that is skipped."""
+        """Yield samples to try instead of these: some at random, then all in turn.
+
+        They are among those that the epoch may have, and none is skipped.
+        """
         order = self._order
         draws = SampleRandom(order.seed, epoch, indices, REPLACEMENT_POSITION)
         # A replacement has the number of the copy of the bad sample.
         copies = indices - numbers_of(indices)
-        for _ in range(_RANDOM_REPLACEMENTS):
-            turns = self._not_skipped(draws.integers(0, order.count), skipped)
-            yield order.choice(turns) + copies
-        for _ in range(order.count):
-            turns = self._not_skipped((turns + 1) % order.count, skipped)
-            yield order.choice(turns) + copies
+        candidates = order.candidates(epoch)
+        count = order.count if candidates is None else len(candidates)
 
-    def _not_skipped(self, turns: NDArray[np.int64], skipped: Intervals | None) -> NDArray[np.int64]:
-        """Return the turn of each sample, or of the next one after it that is not skipped; the bad ones are not."""
-        order = self._order
-        while skipped is not None and (held := skipped.hold(order.choice(turns))).any():
-            turns = np.where(held, (turns + 1) % order.count, turns)
-        return turns
+        def numbers(turns: NDArray[np.int64]) -> NDArray[np.int64]:
+            return turns if candidates is None else candidates[turns]
+
+        if skipped is not None and skipped.hold(numbers(np.arange(count))).all():
+            # In a mixture, the bad ones may be of another epoch of their source.
+            return
+
+        def not_skipped(turns: NDArray[np.int64]) -> NDArray[np.int64]:
+            """Return each turn, or the next one after it that is not skipped."""
+            while skipped is not None and (held := skipped.hold(numbers(turns))).any():
+                turns = np.where(held, (turns + 1) % count, turns)
+            return turns
+
+        for _ in range(_RANDOM_REPLACEMENTS):
+            turns = not_skipped(draws.integers(0, count))
+            yield numbers(turns) + copies
+        for _ in range(count):
+            turns = not_skipped((turns + 1) % count)
+            yield numbers(turns) + copies
 
     @property
     def _reachable(self) -> int:
         """Number of samples that the source may read in all epochs."""
         order = self._order
-        return order.count if self._on_error == "replace" else order.reached()
+        weighted = order.plan is not None and order.plan.weights is not None
+        return order.reached() if weighted or self._on_error != "replace" else order.count
 
     def refuse_all(self, error: HighwayError) -> None:
         """Raise EmptyDatasetError: nothing can be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import tee
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,12 @@ class _Combined(OrderedSource):
             raise ArgumentError(
                 f"{self.name}: sources is {given!r}; expected a list of one reader or more, such as ImageFileReader"
             )
+        for number, source in enumerate(sources):
+            if not hasattr(source, "order"):
+                raise ArgumentError(
+                    f"{self.name}: sources[{number}] is a {source.name} of an iterable, whose samples have no numbers; "
+                    "expected a data set with __len__ and __getitem__"
+                )
         first = sources[0]
         for number, source in enumerate(sources):
             where, order = f"{self.name}: sources[{number}], {source.name},", source.order
@@ -76,6 +82,7 @@ class _Combined(OrderedSource):
                 ("epochs", order.epochs, None),
                 ("drop_last", order.drop_last, False),
                 ("shard", order.given_shard, AUTO),
+                ("workers", source.workers, None),
             ):
                 if found not in (expected, WHOLE):
                     raise ArgumentError(f"{where} has {name}={found!r}; give {name} to {self.name} instead")
@@ -146,11 +153,13 @@ class _Combined(OrderedSource):
         for source in self.sources:
             source.replaced = count
 
-    @property
-    def seed_drawn(self) -> bool:  # type: ignore[override]
-        return self.order.seed_drawn or any(source.seed_drawn for source in self.sources)
-
     # Calls from the engine
+
+    def default_workers(self) -> int:
+        return max(source.default_workers() for source in self.sources)
+
+    def most_workers(self) -> int:
+        return max(source.most_workers() for source in self.sources)
 
     def copied(self) -> Any:
         copy = super().copied()
@@ -178,9 +187,14 @@ class _Combined(OrderedSource):
 
     def prepare(self) -> None:
         super().prepare()
+        length = len(self.order) if self.within is None else self.within.length
         for number, source in enumerate(self.sources):
-            source.within = Within(len(self.order), partial(self._skipped_of, number))
+            source.within = Within(length, partial(self._skipped_of, number))
             source.prepare()
+
+    def begin_run(self) -> None:
+        for source in self.sources:
+            source.begin_run()
 
     def forget(self, start: int) -> None:
         super().forget(start)
@@ -225,39 +239,66 @@ class _Combined(OrderedSource):
     def tasks_from(self, start: int) -> Iterator[Task]:
         return self._announced(super().tasks_from(start))
 
-    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
-        """The same tasks; each source sees its parts of them, as far ahead as it wants."""
-        own, *others = tee(tasks, 1 + len(self.sources))
-        parts = [
-            source.announced(self._part(task, number) for task in one)
-            for number, (source, one) in enumerate(zip(self.sources, others, strict=True))
-        ]
-        for task, *_ in zip(own, *parts, strict=True):
-            yield task
-
     def announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
         return self._announced(tasks)
 
-    def _rows(self, task: Task, number: int) -> NDArray[np.int64]:
-        """Return the rows of a batch with the samples of a source."""
-        return np.flatnonzero(self.order.members_of(task.numbers) == number)
+    def _announced(self, tasks: Iterator[Task]) -> Iterator[Task]:
+        """The same tasks; each source sees its parts of them, as far ahead as it wants."""
+        own, *others = tee(((task, self._parts(task)) for task in tasks), 1 + len(self.sources))
+        seen = [
+            source.announced(map(_part_of(number), one))
+            for number, (source, one) in enumerate(zip(self.sources, others, strict=True))
+        ]
+        for (task, _), *_ in zip(own, *seen, strict=True):
+            yield task
 
-    def _part(self, task: Task, number: int) -> Task:
-        """Return the part of a task that a source loads; its samples have their numbers in the source."""
-        indices = task.indices[self._rows(task, number)] - self.order.firsts[number]
-        return Task(task.epoch, task.seq, indices)
+    def _parts(self, task: Task) -> list[_Part]:
+        """Return what each source loads of a task."""
+        members = self.order.members_of(task.numbers)
+        ends = np.cumsum(np.bincount(members, minlength=len(self.sources)))
+        return [
+            _Part(rows, Task(task.epoch, task.seq, task.indices[rows] - first))
+            for rows, first in zip(
+                np.split(np.argsort(members, kind="stable"), ends[:-1]),
+                self.order.firsts.tolist(),
+                strict=True,
+            )
+        ]
 
     def load(self, task: Task) -> Batch | None:
         """Load one batch; None if all of its samples are skipped."""
-        parts, rows = [], []
-        for number, source in enumerate(self.sources):
-            part = self._part(task, number)
-            made = source.load(part)
+        batches, rows, indices = [], [], []
+        for source, part, first in zip(
+            self.sources, self._parts(task), self.order.firsts.tolist(), strict=True
+        ):
+            made = source.load(part.task)
             if made is not None:
-                of_part = self._rows(task, number)
-                rows.append(of_part[_kept(part.indices, made.indices)])
-                parts.append(made.replace(indices=made.indices + self.order.firsts[number], keys=made.keys))
-        return _joined(self.name, task, parts, np.concatenate(rows)) if parts else None
+                batches.append(made)
+                rows.append(part.rows[_kept(part.task.indices, made.indices)])
+                indices.append(made.indices + first)
+        if not batches:
+            return None
+        return _joined(self.name, task, batches, np.concatenate(rows), np.concatenate(indices))
+
+
+class _Part(NamedTuple):
+    """The part of a task that a source loads.
+
+    Attributes
+    ----------
+    rows : int64 (n,)
+        Rows of the batch with these samples.
+    task : Task
+        Its samples have their numbers in the source.
+    """
+
+    rows: NDArray[np.int64]
+    task: Task
+
+
+def _part_of(number: int) -> Callable[[tuple[Task, list[_Part]]], Task]:
+    """Return a function that takes the part of a source from those of a task."""
+    return lambda found: found[1][number].task
 
 
 class Concat(_Combined):
@@ -269,7 +310,8 @@ class Concat(_Combined):
     Parameters
     ----------
     sources : sequence of reader
-        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard` and `drop_last`.
+        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard`, `drop_last` and
+        `workers`.
     shuffle : bool
         Permute the samples of all sources together, in a new order each epoch.
     seed : int or None
@@ -327,7 +369,8 @@ class Mix(_Combined):
     Parameters
     ----------
     sources : sequence of reader
-        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard` and `drop_last`.
+        With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard`, `drop_last` and
+        `workers`.
     weights : sequence of float (K,) or callable, optional
         One number of 0 or more for each source; by default all alike. A function gets the epoch and returns them. Whole
         numbers and decimals hold exactly, if the smallest whole numbers in these proportions sum to 65536 or less;
@@ -400,14 +443,20 @@ def _kept(asked: NDArray[np.int64], got: NDArray[np.int64]) -> NDArray[np.int64]
     return np.array(found, np.int64)
 
 
-def _joined(owner: str, task: Task, parts: Sequence[Batch], rows: NDArray[np.int64]) -> Batch:
-    """Join batches into one; `rows` says where the samples of all of them, one after the other, come in it."""
+def _joined(
+    owner: str, task: Task, parts: Sequence[Batch], rows: NDArray[np.int64], indices: NDArray[np.int64]
+) -> Batch:
+    """Join batches into one.
+
+    `rows` and `indices` are the places in it, and there the indices, of the samples of all parts, one after the other.
+    """
     first = parts[0]
     for part in parts[1:]:
         if _layout(part) != _layout(first):
             raise ContractError(
                 f"{owner}: the sources made {part!r} and {first!r}; expected the same fields and extras, with the same "
-                "dtypes and shapes, and as many transforms applied"
+                "dtypes and shapes, and as many transforms applied (name fields whose lengths differ in ragged= of a "
+                "DatasetReader)"
             )
     # From the place in the batch to the place among the samples of all parts.
     turns = np.argsort(rows, kind="stable")
@@ -436,7 +485,7 @@ def _joined(owner: str, task: Task, parts: Sequence[Batch], rows: NDArray[np.int
         fields,
         epoch=task.epoch,
         seq=task.seq,
-        indices=np.concatenate([part.indices for part in parts])[turns],
+        indices=indices[turns],
         keys=[keys[turn] for turn in turns.tolist()] if all(part.keys for part in parts) else None,
         applied=first.applied,
         extras=extras,

@@ -48,10 +48,10 @@ class OrderedSource(Source):
     A small state describes the position of a pipeline in the data. Another pipeline can resume from it, also with
     another batch size, number of threads, or `shard` of another world.
 
-    A subclass sets `order` in `__init__`, defines `contents` and `load`, and extends `separate`, `prepare` and
-    `forget` for what belongs to a run. A task whose samples are all skipped has no indices; its `load` returns None.
-    `load` reads the samples with the numbers ``task.numbers``, and returns a batch with ``task.indices``, which also
-    say which copy of a sample it is: random draws depend on them.
+    A subclass sets `order` in `__init__`, defines `contents` and `load`, and extends `separate`, `prepare`, `begin_run`
+    and `forget` for what belongs to a run. A task whose samples are all skipped has no indices; its `load` returns
+    None. `load` reads the samples with the numbers ``task.numbers``, and returns a batch with ``task.indices``, which
+    also say which copy of a sample it is: random draws depend on them.
 
     Attributes
     ----------
@@ -145,6 +145,13 @@ class OrderedSource(Source):
         if order is not self.order:
             self.reorder(order)
         self.begin_at(self._begun)
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Start what a run needs: once, before any worker starts, also of a source of a mixture.
+
+        `interrupt` ends what starts here.
+        """
 
     def _bad_by_index(self) -> dict[int, HighwayError]:
         """Return the errors of all bad samples so far, by index."""

@@ -13,7 +13,6 @@ from highway.arguments import flag, number, whole
 from highway.arguments.options import completed, takes
 from highway.batch import Batch
 from highway.engine import Module, usable_cores
-from highway.engine.stats import PipelineStats
 from highway.errors import (
     ArgumentError,
     EmptyDatasetError,
@@ -43,6 +42,17 @@ __all__ = ["DatasetReader"]
 _MOST_PROCESSES = 1024
 _MOST_REFERENCES = 16
 """Samples that are tried as the reference, if the first ones are bad and the policy is to raise."""
+
+_OF_NUMBERED = (
+    ("subset", None),
+    ("split", None),
+    ("stratify", False),
+    ("split_seed", 0),
+    ("weights", None),
+    ("repeats", 1),
+    ("max_samples", None),
+)
+"""Options that choose samples by their numbers, which those of an iterable do not have, and their defaults."""
 
 
 @takes(SourceOptions)
@@ -233,8 +243,7 @@ class DatasetReader(OrderedSource):
         self._processes = None
         self._learning = threading.Lock()
 
-    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
-        super().enter(modules, stats)
+    def begin_run(self) -> None:
         self._maker = Maker(self._items, self._collator, self.seed if self.processes else None)
         if self.processes:
             # Late: multiprocessing takes time to import.
@@ -399,8 +408,10 @@ class DatasetReader(OrderedSource):
             ("processes", self.processes, 0),
             ("on_error", on_error, "raise"),
             ("max_errors", max_errors, None),
+            *((name, options[name], only) for name, only in _OF_NUMBERED),  # type: ignore[literal-required]
         ):
-            if value != only:
+            # An array has no truth value.
+            if value is not only and (not np.isscalar(value) or value != only):
                 raise self._refused(name, value, f"{only!r} {kind}")
         if iter(self.dataset) is self.dataset and options["epochs"] != 1:
             raise self._refused(
