@@ -161,7 +161,7 @@ def test_states_of_other_mixtures_are_refused():
         pipeline.dequeue(timeout=LIMIT)
         state = pipeline.state_dict()
     others = [
-        (mixed(weights=(2, 1, 1), stop=state["stop"]), r"weights \[3, 1, 1\]; expected \[2, 1, 1\]"),
+        (mixed(weights=(2, 1, 1)), r"weights \[3, 1, 1\]; expected \[2, 1, 1\]"),
         (mixed(stop=40), f"stop {state['stop']}; expected 40"),
         (mixed(exact="batch", stop=50), "stop "),
         (Mix([*three()[:2], values(200, 8)], weights=(3, 1, 1), stop=state["stop"]), "size 50; expected 51"),

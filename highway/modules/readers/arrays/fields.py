@@ -42,7 +42,10 @@ def rows_of(owner: str, name: str, value: Any) -> Rows:
         try:
             array = np.asarray(value)
         except ValueError:
-            raise ArgumentError(f"{owner}: {name} is not an array; its rows differ in shape") from None
+            raise ArgumentError(
+                f"{owner}: {name} is not an array; its rows differ in shape (DatasetReader "
+                "reads such samples)"
+            ) from None
         if not array.ndim and not array.dtype.hasobject:
             raise ArgumentError(f"{owner}: {name} is {value!r}; expected an array of rows, or a path")
         found = MemoryRows(array)
