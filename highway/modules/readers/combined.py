@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway.batch import Batch, empty
+from highway.engine import Module
 from highway.engine.spec import Spec
+from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, ContractError
 from highway.modules.readers.ordered import OrderedSource, Within
 from highway.sampling.digests import digest
@@ -58,10 +60,16 @@ class _Combined(OrderedSource):
 
     def _checked(self, given: Any) -> list[OrderedSource]:
         sources = list(given) if isinstance(given, (list, tuple)) else []
-        wrong = [source for source in sources if not isinstance(source, OrderedSource)]
+        # A `DatasetReader` of an iterable has no order.
+        wrong = [
+            source
+            for source in sources
+            if not isinstance(source, OrderedSource) or not hasattr(source, "order")
+        ]
         if not sources or wrong:
             raise ArgumentError(
-                f"{self.name}: sources is {given!r}; expected a list of one reader or more, such as ImageFileReader"
+                f"{self.name}: sources is {given!r}; expected a list of one reader or more, such as ImageFileReader, "
+                "none of them of an iterable, whose samples have no indices"
             )
         first = sources[0]
         for number, source in enumerate(sources):
@@ -168,6 +176,11 @@ class _Combined(OrderedSource):
         for number, source in enumerate(self.sources):
             source.within = Within(len(self.order), partial(self._skipped_of, number))
             source.prepare()
+
+    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        super().enter(modules, stats)
+        for source in self.sources:
+            source.enter(modules, stats)
 
     def forget(self, start: int) -> None:
         super().forget(start)
