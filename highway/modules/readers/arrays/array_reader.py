@@ -354,7 +354,8 @@ class ArrayReader(OrderedSource):
         if len(labels.shape) > 2 or labels.dtype.kind not in "iufb":
             raise ArgumentError(
                 f"{self.name}: labels is an array of {labels.dtype} and shape {labels.shape}; expected whole numbers "
-                "or floats, (N,) or (N, K); give other arrays as fields"
+                "or floats, (N,) or (N, K); numpy.unique(names, return_inverse=True) numbers names of classes; give "
+                "other arrays as fields"
             )
         return np.float32 if labels.dtype.kind == "f" else np.int64
 

@@ -51,7 +51,10 @@ def rows_of(owner: str, name: str, value: Any) -> Rows:
         found = MemoryRows(array)
     # Strings of variable length are objects too.
     if found.dtype.hasobject or found.dtype.kind == "T":
-        raise ArgumentError(f"{owner}: {name} is an array of {found.dtype}; expected numbers, not objects")
+        raise ArgumentError(
+            f"{owner}: {name} is an array of {found.dtype}; expected numbers, not objects; "
+            "numpy.unique(names, return_inverse=True) numbers names"
+        )
     return found
 
 
