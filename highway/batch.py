@@ -331,9 +331,12 @@ class Batch:
         offsets = self._apart.get(name, self.offsets)
         if name not in self.ragged or offsets is None:
             shape = self[name].shape
+            others = (
+                f"; expected one of {', '.join(sorted(self.ragged))}" if self.ragged else ", nor is any other"
+            )
+            way = f"; ragged=[{name!r}] of DatasetReader and Map makes it so, also where lengths are equal"
             raise FieldError(
-                f"Batch: field {name!r}, of shape {shape}, is not ragged; expected one of "
-                f"{', '.join(sorted(self.ragged)) or 'no field: none is ragged'}"
+                f"Batch: field {name!r}, of shape {shape}, is not ragged{others}{way if len(shape) > 1 else ''}"
             )
         return offsets
 

@@ -500,6 +500,10 @@ def test_replace_with_several_offsets(mixed):
     assert whole.ragged == frozenset() and whole.size == 3
     with pytest.raises(FieldError, match=r"'sizes', of shape \(3,\), is not ragged; expected one of boxes"):
         mixed.replace(ragged=["sizes"])
+    with pytest.raises(
+        FieldError, match=r"ragged, nor is any other; ragged=\['x'\] of DatasetReader and Map"
+    ):
+        Batch({"x": np.zeros((2, 3))}).offsets_of("x")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,12 @@ FOREIGN = {
     ),
     "IterableDataset": ("DatasetReader", "DatasetReader(dataset, batch_size, shuffle=False)"),
     "TensorDataset": ("ArrayReader", "ArrayReader(x=x, y=y, batch_size=32) of NumPy arrays"),
+    "ChainDataset": ("Concat", "Concat([reader, reader]) reads several as one"),
+    "pad_sequence": ("PadRagged", "PadRagged(field), a module; padding_value is value"),
+    # datasets and transformers of Hugging Face
+    "interleave_datasets": ("Mix", "Mix([reader, reader], weights=(3, 1)); stop='first' or 'all'"),
+    "concatenate_datasets": ("Concat", "Concat([reader, reader]) reads several as one"),
+    "DataCollatorWithPadding": ("PadRagged", "PadRagged(field) pads to the longest sample of a batch"),
     # torchvision.datasets
     "ImageFolder": (
         "ImageFileReader",
@@ -96,8 +102,16 @@ FOREIGN = {
         "TarReader(paths, batch_size, shape, image='jpg;png', label='cls')",
     ),
     "WebLoader": ("Pipeline", "Pipeline([reader, ...]); the reader has batch_size and shuffle"),
+    "RandomMix": ("Mix", "Mix([reader, reader], weights=(3, 1)) of whole readers"),
     "ShardWriter": ("TarSink", "`highway pack DIR out-{0000..}.tar` writes a folder of pictures"),
     "TarWriter": ("TarSink", "`highway pack DIR out-{0000..}.tar` writes a folder of pictures"),
+    # Kinds of files
+    "CSVReader": (
+        "ListReader",
+        "ListReader.from_csv(path, batch_size, shape) reads pictures; columns of numbers go into ArrayReader",
+    ),
+    "JSONReader": ("ListReader", "ListReader.from_jsonl(path, batch_size, shape) reads pictures"),
+    "ParquetReader": ("TableReader", "TableReader(path, batch_size, shape) reads pictures in Parquet files"),
     # NVIDIA DALI
     "pipeline_def": ("Pipeline", "Pipeline([reader, Augmentations([...])]) of modules, without a decorator"),
     "DALIGenericIterator": ("Pipeline", "it is iterable: one `for` is one epoch"),
@@ -120,6 +134,7 @@ WITHOUT_CLASS = {
     "BatchSampler": "readers have batch_size and drop_last",
     "Sampler": "readers have shuffle, seed, shard, subset and weights; for another order, write a Source",
     "WeightedRandomSampler": "readers have weights=, an array, 'balanced', or a function of the epoch",
+    "SubsetRandomSampler": "readers have subset=, indices, a mask, or a function of key and label",
     "Subset": "readers have subset=, indices, a mask, or a function of key and label",
     "random_split": "readers have split=, ('train', 0.9) and ('validation', 0.9)",
     "ConcatDataset": "Concat([reader, reader]) reads several as one, Mix in proportions",

@@ -202,6 +202,8 @@ def _unknown(word: str, free: Sequence[str], named: Sequence[str]) -> str:
     else:
         other = other or nearest(word, free)
         way = f"did you mean {other!r}?" if other else ""
+        if other == "workers" and "processes" in free:
+            way = "did you mean 'workers', which are threads, or 'processes'?"
     return f"unknown argument {word!r}" + (f": {way}" if way else "")
 
 

@@ -15,7 +15,7 @@ def _plain(word: str) -> str:
 SAME = [
     names.split()
     for names in (
-        "workers numworkers numthreads numparallelcalls nworkers njobs",
+        "workers numworkers numthreads numparallelcalls nworkers njobs numproc",
         "queuesize prefetch prefetchfactor prefetchqueuedepth buffer",
         "batchsize batch bs samplespergpu",
         "shape size imagesize imgsize resolution targetsize outputsize cropsize height width",
@@ -24,7 +24,7 @@ SAME = [
         "labels targets y labelmode",
         "classes classnames categories numclasses",
         "split imageset",
-        "weights sampleweights",
+        "weights sampleweights probabilities probs",
         "maxsamples numsamples",
         "seed generator randomstate rng",
         "shuffle randomshuffle",
@@ -52,11 +52,19 @@ SAME = [
         "sigma sigmalimit std stdrange",
         "bits numbits",
         "threshold thresholdrange",
-        "fill value fillvalue cval bordervalue fillmask",
+        "fill value fillvalue cval bordervalue fillmask padvalue paddingvalue",
         "minvisible minvisibility",
         "interpolation resample filter",
         "layout dataformat outputlayout",
         "fn lambd func function",
+        # Of data sets in Python, tables and samples of differing length
+        "collate collatefn",
+        "startmethod multiprocessingcontext",
+        "fields columns",
+        "delimiter sep",
+        "stop stoppingstrategy",
+        "length maxlength maxlen to",
+        "shardsamples maxcount",
         "maxsize maxsizehw longestside",
     )
 ]
@@ -105,6 +113,9 @@ ELSEWHERE = {
         "ColorJitter(brightness, contrast, saturation, hue) goes into Augmentations([...])",
     ),
     **dict.fromkeys(("mean", "std"), "Normalize(mean, std) goes into Augmentations([...])"),
+    "batched": "per_sample says whether the function is called for each sample or for each batch",
+    "pairs": "columns of several pictures are image=('image', 'target'); a ListReader of paths has pairs",
+    "quality": "the encoding has it, as in 'jpeg:512:90'",
     "interpolation": "fits and warps have interpolation, as in fit=CenterFit(interpolation='bicubic')",
     "antialias": "fits always filter, unless interpolation is 'nearest'",
     **dict.fromkeys(("paddingmode", "bordermode"), "borders have a constant value, fill"),

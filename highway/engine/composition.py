@@ -33,6 +33,11 @@ def checked(modules: Sequence[Module]) -> list[Module]:
             parts = module if isinstance(module, (list, tuple)) else [module]
             transforms = any(hasattr(part, "apply_images") for part in parts)
             way = "; transforms go into Augmentations([...])" if transforms else ""
+            if not transforms and not isinstance(module, (type, list, tuple)):
+                if place == 0 and (hasattr(module, "__getitem__") or hasattr(module, "__iter__")):
+                    way = "; DatasetReader(dataset, batch_size) reads a data set"
+                elif place and callable(module):
+                    way = "; Map(function) makes a module of a function"
             raise ArgumentError(f"Pipeline: modules[{place}] must be a Module, but is {_kind(module)}{way}")
         if place == 0 and not isinstance(module, Source):
             raise ArgumentError(

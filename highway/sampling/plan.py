@@ -51,9 +51,13 @@ class Data:
         if self._classes is None:
             labels = self._source.known_labels()
             if labels is None:
+                way = (
+                    "subset= as the indices of a part" if "stratify" in wanted_by else "weights= as an array"
+                )
                 raise ArgumentError(
                     f"{self.owner}: {wanted_by} needs one label for each sample, which this reader does not have "
-                    "before it reads them; give weights= as an array, or subset= as indices"
+                    "before it reads them (class folders, lists and tables have them, and an ArrayReader with an array "
+                    f"'labels'); give {way}"
                 )
             self._classes = classes_of(labels)
         return self._classes

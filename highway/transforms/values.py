@@ -111,10 +111,15 @@ class Values(Transform):
         """
         wide = images.dtype == np.uint16
         if not (wide or images.dtype == np.uint8) or images.ndim != 4 or (wide and images.shape[3] > 4):
+            way = (
+                "images[..., None] adds a channel axis, as layout='NHW' of ArrayReader does"
+                if images.ndim == 3 and images.dtype.kind == "u"
+                else f"under another name, arrays of any numbers are converted, as in ArrayReader(x=...) and "
+                f"{self._name}(..., field='x')"
+            )
             raise ArgumentError(
                 f"{self._name}: images are {images.dtype} of shape {images.shape}; expected uint8 (N, H, W, C), or "
-                "uint16 with at most 4 channels, or another name for such an array, as in "
-                f"{self._name}(..., field='x')"
+                f"uint16 with at most 4 channels; {way}"
             )
         scale, bias = self.factors(images.shape[3], wide)
         result = self.room(images.shape)

@@ -245,9 +245,10 @@ def _shown(images: NDArray[Any], normalize: Numbers | None) -> NDArray[np.uint8]
                 )
             shown: NDArray[np.uint8] = np.rint(real.clip(0, 1) * 255).astype(np.uint8)
             return shown
+    way = "; the upper bits of uint16 are (images >> 8).astype(np.uint8)" if images.dtype == np.uint16 else ""
     raise ArgumentError(
         f"contact sheet: images are {images.dtype} of shape {images.shape}; expected uint8 or float (N, H, W, 3) or "
-        "(N, H, W, 1), or float (N, 3, H, W) or (N, 1, H, W)"
+        f"(N, H, W, 1), or float (N, 3, H, W) or (N, 1, H, W){way}"
     )
 
 

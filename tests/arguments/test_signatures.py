@@ -13,7 +13,19 @@ import highway
 from highway import Batch, Pipeline, Sink, Source, Stage, modules, transforms
 from highway.arguments.synonyms import ELSEWHERE, SAME, nearest
 from highway.errors import ArgumentError, HighwayError, SignatureError
-from highway.modules import ArrayReader, Augmentations, ImageFileReader, VOCReader, ZMQSink
+from highway.modules import (
+    ArrayReader,
+    Augmentations,
+    DatasetReader,
+    Filter,
+    ImageFileReader,
+    ListReader,
+    Mix,
+    PadRagged,
+    TableReader,
+    VOCReader,
+    ZMQSink,
+)
 from highway.transforms import CenterCrop, ColorJitter, FlipX, Normalize, Rotate, Sharpness, Transform
 
 PUBLIC = [
@@ -104,6 +116,24 @@ def test_too_many_places_and_missing_arguments_name_the_class(cls):
         (
             lambda: ArrayReader(x=1, y=2),
             "'x': did you mean 'images'?; unknown argument 'y': did you mean 'labels'?",
+        ),
+        (lambda: DatasetReader([], 1, collate_fn=list), "'collate_fn': did you mean 'collate'?"),
+        (
+            lambda: DatasetReader([], 1, num_workers=2),
+            "did you mean 'workers', which are threads, or 'processes'?",
+        ),
+        (lambda: TableReader("x", 1, 2, columns=["a"]), "'columns': did you mean 'fields'?"),
+        (lambda: ListReader.from_csv("x", 1, 2, sep=";"), "'sep': did you mean 'delimiter'?"),
+        (
+            lambda: ListReader.from_csv("x", 1, 2, pairs={}),
+            "'pairs': columns of several pictures are image=(",
+        ),
+        (lambda: Mix([], probabilities=(3, 1)), "'probabilities': did you mean 'weights'?"),
+        (lambda: PadRagged("x", max_length=3), "'max_length': did you mean 'to'?"),
+        (lambda: PadRagged("x", padding_value=3), "'padding_value': did you mean 'value'?"),
+        (
+            lambda: Filter(len, batched=True),
+            "'batched': per_sample says whether the function is called for each",
         ),
         (lambda: Pipeline(dataset=[]), "'dataset': did you mean 'modules'?"),
         (lambda: Pipeline([], in_order=True), "'in_order': did you mean 'ordered'?"),

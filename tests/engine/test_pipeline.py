@@ -1450,7 +1450,14 @@ def test_modules_are_called_by_their_class_unless_they_say_otherwise():
         (lambda: [Numbers(1), [FlipX()]], r"must be a Module, but is list; transforms go into Augmentations"),
         (lambda: [Numbers(1), [Pass()]], r"must be a Module, but is list$"),
         (lambda: [Numbers(1), Pass], r"modules\[1\] must be a Module, but is the class Pass itself; call it"),
-        (lambda: [Numbers(1), len], r"modules\[1\] must be a Module, but is builtin_function_or_method"),
+        (
+            lambda: [Numbers(1), len],
+            r"modules\[1\] must be a Module, but is builtin.*; Map\(function\) makes",
+        ),
+        (
+            lambda: [range(9)],
+            r"modules\[0\] must be a Module, but is range; DatasetReader\(dataset, batch_size\)",
+        ),
         (lambda: [Numbers(1), Module()], r"modules\[1\] must be a Stage or a Sink, but is Module"),
     ],
 )

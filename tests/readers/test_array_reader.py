@@ -231,7 +231,10 @@ def test_labels_beyond_int64_are_named():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"images": np.array([{}], object)}, "images is an array of object; expected numbers, not objects"),
+        (
+            {"images": np.array([{}], object)},
+            "images is an array of object; .*, not objects; numpy.unique",
+        ),
         ({"images": [[1], [1, 2]]}, "images is not an array; its rows differ"),
         ({"images": 3}, "images is 3; expected an array of rows"),
         ({"images": np.ma.masked_equal(np.arange(N), 3)}, "images is an array with masked values"),
@@ -385,6 +388,19 @@ def test_a_reader_of_named_arrays_is_a_specification():
             "unknown argument 'shufle': did you mean 'shuffle'",
         ),
         (lambda: ArrayReader(x=TABLE, batch_size=4, mode="gray"), SignatureError, "unknown argument 'mode'"),
+        # Paths, not arguments.
+        (
+            lambda: ArrayReader(x="a.npz:x", batch_size=4),
+            ArgumentError,
+            "x is 'a.npz:x'; expected an array, or",
+        ),
+        (lambda: ArrayReader(x="a.bin", batch_size=4), ArgumentError, "ends in .npy, .npz, .zarr, .h5"),
+        (
+            lambda: ArrayReader([[1, 2], [3]], [0, 1], 2),
+            ArgumentError,
+            "differ in shape .DatasetReader reads such",
+        ),
+        (lambda: ArrayReader(x=TABLE, batch_size=4, layout="NHW"), ArgumentError, r'layout=\{"x": "NHW"\}'),
         (lambda: ArrayReader({"x": TABLE}, 4, x=TABLE), ArgumentError, "x is given twice"),
         (lambda: ArrayReader({"x": TABLE}, 4, fields={"x": TABLE}), ArgumentError, "x is given twice"),
         (lambda: ArrayReader(x=TABLE, y=TARGET[:5], batch_size=4), ArgumentError, "y has 5 rows, x 11;"),

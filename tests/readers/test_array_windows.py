@@ -127,8 +127,8 @@ def test_keys_name_windows():
         ({"window": (5, 1, 1)}, r"x has shape \(50, 3\), for windows of 5 x 1 x 1; expected 3 dimensions"),
         ({"stride": 2}, "stride is 2, but there is no window"),
         ({"windowed": ["x"]}, r"windowed is \['x'\], but there is no window"),
-        ({"window": 5, "windowed": ["z"]}, r"windowed is \['z'\]; expected names of arrays: x"),
-        ({"window": 5, "windowed": "x"}, "windowed is 'x'; expected names"),
+        ({"window": 5, "windowed": ["z"]}, r"windowed is \['z'\]; expected a list of names of arrays: x"),
+        ({"window": 5, "windowed": "x"}, "windowed is 'x'; expected a list of names"),
         ({"window": 5, "y": np.zeros(49)}, "y has 49 rows, x 50; expected as many, or, not in windowed, 46"),
         ({"window": 5, "windowed": ["x"], "y": np.zeros(50)}, "y has 50 rows, and x 46 windows of 5"),
         (

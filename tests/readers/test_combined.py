@@ -162,7 +162,7 @@ def test_states_of_other_mixtures_are_refused():
         pipeline.dequeue(timeout=LIMIT)
         state = pipeline.state_dict()
     others = [
-        (mixed(weights=(2, 1, 1), stop=state["stop"]), r"weights \[3, 1, 1\]; expected \[2, 1, 1\]"),
+        (mixed(weights=(2, 1, 1)), r"weights \[3, 1, 1\]; expected \[2, 1, 1\]"),
         (mixed(stop=40), f"stop {state['stop']}; expected 40"),
         (mixed(exact="batch", stop=50), "stop "),
         (Mix([*three()[:2], values(200, 8)], weights=(3, 1, 1), stop=state["stop"]), "size 50; expected 51"),
@@ -175,6 +175,24 @@ def test_states_of_other_mixtures_are_refused():
     for other, named in others:
         with Pipeline([other]) as pipeline, pytest.raises(StateMismatchError, match=named):
             pipeline.load_state_dict(state)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_data_sets_in_python(processes):
+    """They start what they need, such as processes, with the pipeline of the mixture."""
+    samples = [{"x": np.float32(number), "labels": number} for number in range(20)]
+    python = DatasetReader(samples[:15], 5, seed=1, processes=processes)
+    arrays = ArrayReader({"x": np.arange(15, 20, dtype=np.float32), "labels": np.arange(15, 20)}, 5)
+    found = batches(Mix([python, arrays], weights=(3, 1), stop="all", epochs=1))
+    assert sorted(np.concatenate([batch.labels for batch in found])) == list(range(20))
+    assert all((batch.x == batch.labels).all() for batch in found)
+    again = replay.batch([Mix([python, arrays], weights=(3, 1), stop="all", epochs=1)], epoch=0, step=1)
+    assert (again.x == found[1].x).all()
+
+
+def test_iterables_have_no_indices():
+    with pytest.raises(ArgumentError, match=r"Concat: sources is .*none of them of an iterable"):
+        Concat([DatasetReader((number for number in range(9)), 5, shuffle=False, epochs=1)])
 
 
 @pytest.mark.parametrize("name", BOTH)

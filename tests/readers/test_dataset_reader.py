@@ -336,11 +336,30 @@ def test_a_data_set_that_changes_its_length():
             list(zip(range(20), pipeline.forever(), strict=False))
 
 
+class Frame:
+    """What a data frame has: its items are columns."""
+
+    columns = ("a", "b")
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, name):
+        raise KeyError(name)
+
+    def to_numpy(self):
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     "options, text",
     [
         ({"dataset": 5}, "dataset is a int"),
-        ({"dataset": {"a": 1}}, "dataset is a dict"),
+        (
+            {"dataset": {"a": 1}},
+            "dataset is a dict, which .* one split of a DatasetDict",
+        ),
+        ({"dataset": Frame()}, "dataset is a Frame, which .*; columns of numbers are for ArrayReader"),
         ({"dataset": "text"}, "dataset is a str"),
         ({"dataset": abs}, "expected length="),
         ({"length": 5}, "length is 5, and the dataset has a length, 11"),

@@ -389,7 +389,9 @@ def test_an_index_of_other_samples_in_the_same_places_mixes_nothing(server, make
     delivered = []
     with (
         Pipeline([make("s3://data/x.tar", **read)]) as pipeline,
-        pytest.raises(ObjectChangedError, match=r"x\.tar is that of another tar: '000[245]\.\w+' is not at byte"),
+        pytest.raises(
+            ObjectChangedError, match=r"x\.tar is that of another tar: '000[245]\.\w+' is not at byte"
+        ),
     ):
         delivered.extend(batch.keys[0] for batch in pipeline)
     assert {*delivered} <= {"0000", "0001"}

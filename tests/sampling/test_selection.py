@@ -162,5 +162,7 @@ def test_bad_splits(options, named):
 
 
 def test_stratify_needs_labels():
-    with pytest.raises(ArgumentError, match="stratify=True needs one label for each sample"):
+    with pytest.raises(
+        ArgumentError, match=r"stratify=True needs one label for each sample.*; give subset= as"
+    ):
         chosen(Source(labels=None), split=("train", 0.9), stratify=True)

@@ -442,6 +442,16 @@ def test_wrong_arguments_are_named(build, named):
         (Normalize(), np.zeros((2, 4, 9, 1), np.uint8), "Normalize: mean is .* for images with 1 channels"),
         (Normalize(), np.zeros((2, 4, 9, 3), np.float32), "Normalize: images are float32"),
         (Normalize(), np.zeros((2, 4, 3), np.uint8), r"Normalize: images are uint8 of shape \(2, 4, 3\)"),
+        (
+            Normalize(),
+            np.zeros((2, 4, 3), np.uint8),
+            r"Normalize: .*; images\[..., None\] adds a channel axis",
+        ),
+        (
+            Normalize(),
+            np.zeros((2, 4), np.float32),
+            r"Normalize: .* ArrayReader\(x=...\) and Normalize\(..., field='x'\)",
+        ),
     ],
 )
 def test_images_that_do_not_fit_are_refused(transform, images, named):

@@ -370,7 +370,7 @@ def _pairs(pairs: object, count: int) -> dict[str, list[bytes]]:
         return {}
     if not isinstance(pairs, Mapping):
         raise ArgumentError(
-            f"ListReader: pairs is {pairs!r}; expected lists of paths by the names of fields, such as "
+            f"ListReader: pairs is a {type(pairs).__name__}; expected lists of paths by the names of fields, such as "
             "{'target': paths}"
         )
     check_pairs("ListReader", "pairs", pairs)

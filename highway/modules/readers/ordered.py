@@ -431,7 +431,7 @@ _HINTS = {
 }
 
 
-_PLANNED = ("subset", "split", "repeats", "max_samples", "stop", "exact", "weights")
+_PLANNED = ("subset", "split", "repeats", "max_samples", "weights", "stop", "exact")
 """Entries of a state that a source with these arguments has."""
 
 

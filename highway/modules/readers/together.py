@@ -64,7 +64,7 @@ def picture_columns(owner: str, image: object) -> tuple[str, dict[str, str]]:
     if next(iter(columns), None) != "images" or not all(isinstance(one, str) for one in columns.values()):
         raise ArgumentError(
             f"{owner}: image is {image!r}; expected the name of a column; or several, such as ('image', 'target'), or "
-            "{'images': 'image', 'target': 'the column'}"
+            "{'images': 'image', 'target': 'the column'}, which begins with images"
         )
     main = columns.pop("images")
     check_pairs(owner, "image", columns)

@@ -104,7 +104,8 @@ class Map(Stage):
             return found
         if not isinstance(found, Mapping):
             raise ContractError(
-                f"Map: the function returned {type(found).__name__}; expected a Batch, a dict of arrays, or None"
+                f"Map: the function returned {type(found).__name__}; expected a Batch, a dict of arrays, or None "
+                "(per_sample=True calls it for each sample)"
             )
         with naming(self.name, batch):
             return batch.replace(**found)

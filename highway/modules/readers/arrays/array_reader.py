@@ -16,7 +16,7 @@ from highway.batch import Batch, is_field_name
 from highway.engine.spec import Spec, array_spec
 from highway.errors import ArgumentError, EmptyDatasetError
 from highway.modules.readers.arrays.fields import LAYOUTS, ArrayField, Rows, rows_of
-from highway.modules.readers.arrays.files import has_array_ending, is_archive, members
+from highway.modules.readers.arrays.files import check_path, has_array_ending, is_archive, members
 from highway.modules.readers.arrays.requested import is_hdf5, place_of
 from highway.modules.readers.arrays.windows import Windows
 from highway.modules.readers.fused_transforms import FusedWindows
@@ -141,6 +141,8 @@ class ArrayReader(OrderedSource):
     ) -> None:
         options, arrays = split(SourceOptions, more)
         strangers = [word for word, value in arrays.items() if not _may_be_array(value)]
+        for word in strangers:
+            check_path(self.name, word, arrays[word])
         if strangers or (batch_size is None and not _is_whole(labels)):
             refuse_unknown(self, strangers, () if batch_size is not None else ("batch_size",))
         super().__init__(workers=options["workers"], queue_size=options["queue_size"])
@@ -307,7 +309,7 @@ class ArrayReader(OrderedSource):
         names = list(windowed) if isinstance(windowed, (tuple, list, set, frozenset)) else []
         if not names or not all(name in rows for name in names):
             raise ArgumentError(
-                f"{self.name}: windowed is {windowed!r}; expected names of arrays: {', '.join(rows)}"
+                f"{self.name}: windowed is {windowed!r}; expected a list of names of arrays: {', '.join(rows)}"
             )
         return dict.fromkeys(names, windows)
 
@@ -319,7 +321,7 @@ class ArrayReader(OrderedSource):
             if name not in rows:
                 raise ArgumentError(
                     f"{self.name}: layout is for {name!r}; expected one of the arrays, {', '.join(rows)}: "
-                    'layout={"name": "NHW"}'
+                    f'layout={{"{next(iter(rows))}": "NHW"}}'
                 )
             if not isinstance(value, str) or value not in LAYOUTS:
                 raise ArgumentError(
@@ -361,7 +363,8 @@ class ArrayReader(OrderedSource):
         if len(labels.shape) > 2 or labels.dtype.kind not in "iufb":
             raise ArgumentError(
                 f"{self.name}: labels is an array of {labels.dtype} and shape {labels.shape}; expected whole numbers "
-                "or floats, (N,) or (N, K); give other arrays as fields"
+                "or floats, (N,) or (N, K); numpy.unique(names, return_inverse=True) numbers names of classes; give "
+                "other arrays as fields"
             )
         return np.float32 if labels.dtype.kind == "f" else np.int64
 

@@ -45,7 +45,10 @@ def rows_of(owner: str, name: str, value: Any) -> Rows:
         try:
             array = np.asarray(value)
         except ValueError:
-            raise ArgumentError(f"{owner}: {name} is not an array; its rows differ in shape") from None
+            raise ArgumentError(
+                f"{owner}: {name} is not an array; its rows differ in shape (DatasetReader "
+                "reads such samples)"
+            ) from None
         except Exception as error:
             # Of other libraries, such as of a tensor on a GPU.
             raise ArgumentError(
@@ -61,7 +64,10 @@ def rows_of(owner: str, name: str, value: Any) -> Rows:
         found = MemoryRows(array)
     # Strings of variable length are objects too.
     if found.dtype.hasobject or found.dtype.kind == "T":
-        raise ArgumentError(f"{owner}: {name} is an array of {found.dtype}; expected numbers, not objects")
+        raise ArgumentError(
+            f"{owner}: {name} is an array of {found.dtype}; expected numbers, not objects; "
+            "numpy.unique(names, return_inverse=True) numbers names"
+        )
     return found
 
 

@@ -23,7 +23,7 @@ from highway.errors import (
 )
 from highway.storage.outages import ask
 
-__all__ = ["has_array_ending", "is_archive", "is_path", "members", "opened"]
+__all__ = ["check_path", "has_array_ending", "is_archive", "is_path", "members", "opened"]
 
 _HDF5 = (".h5", ".hdf5", ".hdf")
 _ENDINGS = (".npy", ".npz", ".zarr", *_HDF5)
@@ -45,6 +45,15 @@ def has_array_ending(path: Any) -> bool:
     """Whether a path ends as those of files with arrays do, or names an array in such a file."""
     where, _ = _parted(os.fsdecode(path))
     return where.lower().endswith(_ENDINGS)
+
+
+def check_path(owner: str, name: str, value: object) -> None:
+    """Raise ArgumentError for a text that looks like a path, but not like one of a file with arrays."""
+    if isinstance(value, str) and (set(value) & {".", ":", "/", os.sep}):
+        raise ArgumentError(
+            f"{owner}: {name} is {value!r}; expected an array, or the path of a file that ends in "
+            f"{', '.join(_ENDINGS)}, with {_INSIDE!r} and a name for one of several arrays"
+        )
 
 
 def opened(owner: str, name: str, path: Any) -> Any:
@@ -113,8 +122,13 @@ def _attempted(owner: str, where: str, kind: str, attempt: Any) -> Any:
         raise
     except Exception as error:
         # Damaged headers raise errors of many types. Files of objects cannot be mapped; NumPy's message says so.
+        way = (
+            ""
+            if where.lower().endswith(_ENDINGS)
+            else f"; files of other kinds end in {', '.join(_ENDINGS[1:])}"
+        )
         raise DecodeError(
-            f"{owner}: {where} cannot be mapped as {'an' if kind == '.npz' else 'a'} {kind} file: {error}"
+            f"{owner}: {where} cannot be mapped as {'an' if kind == '.npz' else 'a'} {kind} file: {error}{way}"
         ) from error
 
 

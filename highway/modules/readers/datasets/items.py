@@ -59,7 +59,17 @@ class Items:
         self._owner = owner
         self._dataset = dataset
         indexed = hasattr(type(dataset), "__getitem__")
-        if isinstance(dataset, (Mapping, str, bytes)) or not (indexed or callable(dataset)):
+        # Data frames and tables have columns by name.
+        table = hasattr(dataset, "columns") and (
+            hasattr(dataset, "to_numpy") or hasattr(dataset, "to_pandas")
+        )
+        if table or isinstance(dataset, Mapping):
+            raise ArgumentError(
+                f"{owner}: dataset is a {type(dataset).__name__}, which has no samples by index; expected an object "
+                "that has, such as one split of a DatasetDict; columns of numbers are for ArrayReader({name: values}, "
+                "batch_size), pictures in tables for TableReader"
+            )
+        if isinstance(dataset, (str, bytes)) or not (indexed or callable(dataset)):
             raise ArgumentError(
                 f"{owner}: dataset is a {type(dataset).__name__}; expected an object with __len__ and __getitem__ "
                 "(index from 0), such as a list or a Dataset of torch, a function of the index with length=, or an "

@@ -361,7 +361,7 @@ class _Process:
             text, trace = answer
             error = ProcessLostError(
                 f"{self._owner}: a worker process could not unpickle the dataset: {text}; expected classes and "
-                "functions that the process can import"
+                "functions that the process can import: a notebook puts them into a module, or uses start_method='fork'"
             )
             error.__cause__ = _RemoteTraceback(trace)
             raise error
