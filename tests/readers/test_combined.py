@@ -190,11 +190,6 @@ def test_data_sets_in_python(processes):
     assert (again.x == found[1].x).all()
 
 
-def test_iterables_have_no_indices():
-    with pytest.raises(ArgumentError, match=r"Concat: sources is .*none of them of an iterable"):
-        Concat([DatasetReader((number for number in range(9)), 5, shuffle=False, epochs=1)])
-
-
 @pytest.mark.parametrize("name", BOTH)
 def test_replay_makes_any_batch_again(name):
     modules = [BOTH[name](), Augmentations([])]
@@ -323,7 +318,7 @@ def test_stores_and_copies_of_a_mixture(tmp_path):
 
 
 @pytest.mark.parametrize("make", [Concat, Mix])
-def test_data_sets_in_python(make):
+def test_mixtures_of_data_sets_in_python(make):
     numbers = [{"x": np.full(3, number, np.float32), "number": number} for number in range(20)]
     sources = [DatasetReader(numbers[:12], 4), DatasetReader(numbers[12:], 4, seed=2)]
     found = batches(make(sources, stop="all", epochs=1) if make is Mix else make(sources, epochs=1))
