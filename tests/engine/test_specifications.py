@@ -254,6 +254,15 @@ def readers(root):
         "LevelDBImageReader": lambda **more: modules.LevelDBImageReader(
             root / "encoded", 5, (16, 20), **more
         ),
+        "Concat": lambda **more: modules.Concat(
+            [Noise(5, (16, 20), size=SIZE), Noise(5, (16, 20), size=7, seed=1)], **more
+        ),
+        "DatasetReader": lambda **more: modules.DatasetReader(
+            [{"number": number} for number in range(SIZE)], 5, **more
+        ),
+        "Mix": lambda **more: modules.Mix(
+            [Noise(5, (16, 20), size=SIZE, **more), Noise(5, (16, 20), size=7, seed=1)], weights=[2, 1]
+        ),
         "Encoded": lambda **more: Encoded(
             ImageFileReader(root / "pictures", 5, (16, 20), epochs=2, **more), "original"
         ),
@@ -262,11 +271,14 @@ def readers(root):
 
 READERS = [
     "ArrayReader",
+    "Concat",
+    "DatasetReader",
     "Encoded",
     "ImageFileReader",
     "LevelDBImageReader",
     "LevelDBSource",
     "ListReader",
+    "Mix",
     "Noise",
     "TableReader",
     "TarReader",
