@@ -53,7 +53,8 @@ class Data:
             if labels is None:
                 raise ArgumentError(
                     f"{self.owner}: {wanted_by} needs one label for each sample, which this reader does not have "
-                    "before it reads them; give weights= as an array, or subset= as indices"
+                    "before it reads them; give weights= as an array (1 / numpy.bincount(labels)[labels] makes labels "
+                    "equally likely), or subset= as indices"
                 )
             self._classes = classes_of(labels)
         return self._classes

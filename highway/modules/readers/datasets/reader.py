@@ -58,13 +58,15 @@ class DatasetReader(OrderedSource):
     - arrays whose lengths along the first axis differ: ragged, see `Batch`
     - texts and bytes: ragged uint8, see `Batch.text_of`
 
-    The first sample determines fields, dtypes and shapes; a sample that differs is a bad one.
+    The first sample of those that `subset` and `split` choose determines fields, dtypes and shapes; a sample that
+    differs is a bad one.
 
     Parameters
     ----------
     dataset : object
         With ``__len__`` and ``__getitem__`` (index from 0), such as a list or a Dataset of torch; a function of the
-        index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed.
+        index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed:
+        it takes no options that need samples by their index.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     collate : callable, optional
@@ -291,10 +293,12 @@ class DatasetReader(OrderedSource):
         return self._schema
 
     def _learned(self) -> Schema:
-        size = self._items.size
+        # Those of a subset or a split only: others may be bad, or different.
+        size = self.order.count
         first: HighwayError | None = None
-        for index in range(min(size, _MOST_REFERENCES) if self.on_error == "raise" else size):
-            indices = np.array([index], np.int64)
+        for turn in range(min(size, _MOST_REFERENCES) if self.on_error == "raise" else size):
+            indices = self.order.choice(np.array([turn], np.int64))
+            index = int(indices[0])
             answer = self._make(Request(0, indices, None))
             if answer.schema is not None and not answer.failures:
                 return answer.schema
@@ -399,8 +403,17 @@ class DatasetReader(OrderedSource):
             ("processes", self.processes, 0),
             ("on_error", on_error, "raise"),
             ("max_errors", max_errors, None),
+            ("seed", options["seed"], 0),
+            ("subset", options["subset"], None),
+            ("split", options["split"], None),
+            ("stratify", options["stratify"], False),
+            ("split_seed", options["split_seed"], 0),
+            ("weights", options["weights"], None),
+            ("repeats", options["repeats"], 1),
+            ("max_samples", options["max_samples"], None),
         ):
-            if value != only:
+            # Arrays have no truth value.
+            if not (value is only or (np.isscalar(value) and value == only)):
                 raise self._refused(name, value, f"{only!r} {kind}")
         if iter(self.dataset) is self.dataset and options["epochs"] != 1:
             raise self._refused(
