@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from mmap import mmap
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -135,6 +136,9 @@ class Processes:
             )
         if self._given is None:
             self._given = self._maker if self._start_method == "fork" else self._pickled()
+        if self._start_method != "fork":
+            # When it begins to run, it unblocks Ctrl-C in this thread, which `_Process` blocks.
+            resource_tracker.ensure_running()
         for _ in range(self._count):
             self._free.put(self._new())
 
