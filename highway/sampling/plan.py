@@ -52,7 +52,9 @@ class Data:
             labels = self._source.known_labels()
             if labels is None:
                 way = (
-                    "subset= as the indices of a part" if "stratify" in wanted_by else "weights= as an array"
+                    "subset= as the indices of a part"
+                    if "stratify" in wanted_by
+                    else "weights= as an array (1 / numpy.bincount(labels)[labels] makes labels equally likely)"
                 )
                 raise ArgumentError(
                     f"{self.owner}: {wanted_by} needs one label for each sample, which this reader does not have "

@@ -55,6 +55,13 @@ class Plain:
         return {"x": np.full(self.width, index, np.float32), "pid": os.getpid()}
 
 
+class Empty(Plain):
+    """Samples whose arrays have no byte."""
+
+    def __getitem__(self, index):
+        return {"x": np.zeros((0, 3), np.float32), "y": np.zeros((2, 0), np.int8)}
+
+
 class Unpicklable(Exception):
     """Cannot be unpickled: it needs two arguments and keeps one."""
 

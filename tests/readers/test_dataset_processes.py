@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import psutil
 import pytest
 from concurrency import LIMIT, eventually
 from repository import ROOT
-from small_datasets import Batched, Drawn, NotHere, Plain, doubled
+from small_datasets import Batched, Drawn, Empty, NotHere, Plain, doubled
 
 from highway import replay
 from highway.engine import Pipeline
@@ -26,6 +28,9 @@ from highway.errors import (
     TooManyErrors,
 )
 from highway.modules import Concat, DatasetReader
+from highway.modules.readers.datasets.collation import Planned
+from highway.modules.readers.datasets.shared import Room, received
+from highway.modules.readers.datasets.worker import IDLE
 
 
 def batches(dataset, batch_size=4, **options):
@@ -33,6 +38,20 @@ def batches(dataset, batch_size=4, **options):
         [DatasetReader(dataset, batch_size, **{"epochs": 1, "processes": 2, **FORK, **options})]
     ) as pipeline:
         return list(pipeline.forever())
+
+
+def run_script(folder, text, *arguments):
+    """Run a program, which may import the helpers, and return what it wrote."""
+    script = folder / "script.py"
+    script.write_text(text)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        text=True,
+        timeout=LIMIT,
+    )
 
 
 # Starts at once; the other ways to start are tested once.
@@ -141,6 +160,46 @@ def test_a_batch_that_is_held_never_changes_and_batches_grow():
     assert [batch.size for batch in big] == [32, 32] and (big[1].x == big[1].indices[:, None]).all()
 
 
+def test_batches_without_a_byte():
+    options = {"ragged": ["x"], "shuffle": False}
+    found = batches(Empty(8), **options)
+    same(found, batches(Empty(8), processes=0, **options), ["x", "y"])
+    assert [(batch.x.shape, batch.y.shape) for batch in found] == [((0, 3), (4, 2, 0))] * 2
+
+
+def test_memory_of_a_batch_that_could_not_be_written_is_used_by_the_next_one():
+    room = Room()
+
+    def of(size):
+        return [Planned("x", np.dtype(np.uint8), (size,), None, np.zeros(size, np.uint8), None)]
+
+    with pytest.raises(ValueError):
+        # Shape and array differ.
+        room.write([of(5)[0]._replace(shape=(6,))])
+    # It would wait for ever.
+    assert select.select([room.free], [], [], 0)[0]
+    # The parent has not seen that memory.
+    (placed,), new = room.write(of(5))
+    assert placed.shape == (5,) and new
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs:
+        room.send(ours, os.getpid())
+        assert len(received(theirs)) >= 5
+    os.eventfd_write(room.free, 1)
+    assert not room.write(of(5))[1]
+    os.close(room.free)
+
+
+def test_copies_of_a_sample_draw_other_numbers():
+    found = batches(Drawn(), 6, repeats=3, seed=4)
+    draws = np.concatenate([batch.draws for batch in found])
+    assert len({*map(tuple, draws.tolist())}) == len(draws) == 60
+    # The first copies are those of a run without copies.
+    assert {*map(tuple, np.concatenate([b.draws for b in batches(Drawn(), 6, seed=4)]).tolist())} <= {
+        *map(tuple, draws.tolist())
+    }
+
+
 def test_collate_and_getitems_in_processes():
     (batch,) = batches(Plain(5), 5, shuffle=False, collate=doubled)
     assert (batch.x == 2 * batch.indices[:, None]).all()
@@ -198,6 +257,19 @@ def test_processes_that_are_killed_from_outside():
     assert len(bad) <= 2 and sorted([*found, *bad]) == [*range(200)]
 
 
+def test_a_process_that_is_suspended_between_two_samples():
+    options = {"processes": 1, "timeout": 0.5, "on_error": "skip", "shuffle": False, "queue_size": 1}
+    with Pipeline([DatasetReader(Plain(200), 2, epochs=1, **options, **FORK)]) as pipeline:
+        found = [*pipeline.dequeue().indices.tolist()]
+        (process,) = pipeline.modules[0]._processes._all
+        eventually(lambda: pipeline.stats().modules[0].batches >= 4 and process._row() == IDLE)
+        os.kill(process._pid, signal.SIGSTOP)
+        found += [index for batch in pipeline.forever() for index in batch.indices.tolist()]
+        bad = [int(key) for key, _ in pipeline.errors]
+    # Suspended in a sample after all, it is a bad one.
+    assert len(bad) <= 1 and sorted([*found, *bad]) == [*range(200)]
+
+
 def test_many_lost_processes_are_too_many_errors():
     acts = dict.fromkeys(range(20), "kill")
     with pytest.raises(TooManyErrors):
@@ -218,6 +290,55 @@ def test_data_sets_that_cannot_go_to_processes():
         ProcessLostError, match="could not unpickle the dataset: ValueError: not in this process"
     ):
         batches(NotHere(os.getpid()), start_method="spawn", processes=1)
+
+
+UNIMPORTABLE = """
+import sys
+import numpy as np
+from highway.engine import Pipeline
+from highway.errors import ProcessLostError
+from highway.modules import DatasetReader
+
+if __name__ == "__mp_main__":
+    raise ImportError("cannot be imported")
+if __name__ == "__main__":
+    # More than a pipe holds.
+    pipeline = Pipeline([DatasetReader([np.zeros(10**5)] * 8, 4, processes=2, start_method=sys.argv[1])])
+    try:
+        pipeline.dequeue()
+    except ProcessLostError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_that_end_before_they_have_a_large_data_set(method, tmp_path):
+    done = run_script(tmp_path, UNIMPORTABLE, method)
+    assert "ended with exit code 1 before it was ready" in done.stdout and "cannot be imported" in done.stderr
+
+
+DAEMON = """
+import multiprocessing
+from highway.engine import Pipeline
+from highway.errors import ArgumentError
+from highway.modules import DatasetReader
+
+def inner():
+    try:
+        Pipeline([DatasetReader([1], 1, processes=1)]).dequeue()
+    except ArgumentError as error:
+        print(error, flush=True)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=inner, daemon=True)
+    process.start()
+    process.join()
+"""
+
+
+def test_a_process_that_may_have_none(tmp_path):
+    done = run_script(tmp_path, DAEMON)
+    assert "processes is 1 in a process of multiprocessing that is a daemon" in done.stdout
 
 
 def descriptors():
@@ -316,15 +437,6 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_the_end_of_a_program_that_does_not_stop_its_pipeline_is_quiet(method, tmp_path):
-    script = tmp_path / "unstopped.py"
-    script.write_text(UNSTOPPED)
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
-    done = subprocess.run(
-        [sys.executable, str(script), method],
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": paths},
-        text=True,
-        timeout=LIMIT,
-    )
+    done = run_script(tmp_path, UNSTOPPED, method)
     assert (done.returncode, done.stderr) == (0, "")
     assert not any(map(is_running, map(int, done.stdout.split())))

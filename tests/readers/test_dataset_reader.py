@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import sys
 import threading
 
 import numpy as np
@@ -201,6 +202,36 @@ def test_a_sample_that_differs_is_named_and_the_others_arrive(other, text):
         assert batch.keys == [f"key {index}" for index in batch.indices]
 
 
+def test_the_first_sample_of_a_subset_is_the_reference():
+    bad = {index: ValueError("bad") for index in range(20)}
+    bad[20] = np.zeros(5), 1
+    (batch,) = batches(Numbers(24, bad), subset=[23, 21, 22], shuffle=False)
+    assert batch.labels.tolist() == [230, 210, 220]
+    (batch,) = batches(Numbers(24, bad), subset=[20], shuffle=False)
+    assert batch.inputs.shape == (1, 5)
+
+
+def test_a_sample_that_is_a_list_of_texts():
+    with pytest.raises(SampleError, match=r"sample 0 .* value at 'words' that is a list of texts; .* names="):
+        batches([{"words": ["a", "b"], "label": 1}])
+    (batch,) = batches([{"words": ["a", "b"], "label": 1}], names=["label"])
+    assert batch.label.tolist() == [1]
+
+
+def test_a_sample_that_exits_is_a_bad_one():
+    def exits(index):
+        if index == 2:
+            sys.exit("no such option")
+        return index
+
+    with pytest.raises(SampleError, match="sample 2 of the dataset raised SystemExit: no such option"):
+        batches(exits, length=5)
+    (batch,) = batches(exits, length=4, on_error="skip", shuffle=False)
+    assert batch.inputs.tolist() == [0, 1, 3]
+    with pytest.raises(SampleError, match="raised SystemExit in place of sample 2: no such option"):
+        batches(map(exits, range(5)), shuffle=False)
+
+
 def test_a_mapping_without_a_key():
     samples = [{"a": 1}, {"a": 2}, {"b": 3}]
     with pytest.raises(SampleError, match="sample 2 of the dataset has no 'a', as sample 0 has; it has 'b'"):
@@ -383,18 +414,21 @@ class Frame:
         *(
             (
                 {"dataset": {1, 2}, "shuffle": False, name: value},
-                f"{name} is .*; expected {only} with an iter",
+                f"{name} is .*; expected .* with an iterable",
             )
-            for name, value, only in (
-                ("subset", np.arange(2), "None"),
-                ("split", ("train", 0.9), "None"),
-                ("stratify", True, "False"),
-                ("split_seed", 3, "0"),
-                ("weights", [1.0, 2.0], "None"),
-                ("repeats", 2, "1"),
-                ("max_samples", 1, "None"),
-            )
+            for name, value in {
+                "seed": 5,
+                "subset": [0],
+                "split": ("train", 0.5),
+                "stratify": True,
+                "split_seed": 5,
+                "weights": np.ones(2),
+                "repeats": 2,
+                "max_samples": 1,
+                "keys": np.array(["a", "b"]),
+            }.items()
         ),
+        ({"weights": "balanced"}, r"needs one label for each sample, .*; give weights= as an array"),
     ],
 )
 def test_refused_arguments(options, text):

@@ -162,6 +162,8 @@ class Collator:
         for key, value in zip(keys, values, strict=True):
             try:
                 kinds.append(_kind(value))
+                if isinstance(value, (list, tuple)) and kinds[-1][1].kind in "US":
+                    raise Unfit("is a list of texts; expected one text, or names= without it")
             except Unfit as error:
                 where = "" if form == "value" else f"has a value at {key!r} that "
                 raise Unfit(f"{where}{error}") from error.__cause__

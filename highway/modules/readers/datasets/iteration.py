@@ -142,7 +142,7 @@ class IterableSource(Source):
             for sample in self._dataset:
                 yield sample
                 index += 1
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SampleError(
                 f"{self.name}: the iterable raised {type(error).__name__} in place of sample {index}: {error}"
             ) from error

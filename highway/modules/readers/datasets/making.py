@@ -147,7 +147,8 @@ class Maker:
                 seed_libraries(seeds[row])
             try:
                 samples.append(one(index))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                # A `sys.exit` would end the program without a word about the sample.
                 if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
                     raise
                 failures[row] = Failed(_raised(error), error)
@@ -167,7 +168,7 @@ class Maker:
             found = self.items.some(request.numbers)
         except MemoryError:
             raise
-        except Exception:
+        except (Exception, SystemExit):
             # The calls for the single samples raise again, and show which one is bad.
             return None
         rows = list(range(len(request.indices)))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from mmap import mmap
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -35,7 +36,7 @@ from highway.errors import (
 )
 from highway.modules.readers.datasets.collation import Schema
 from highway.modules.readers.datasets.making import COLLATING, Answer, Failed, Maker, Request
-from highway.modules.readers.datasets.shared import Event, Placed, received, views_of
+from highway.modules.readers.datasets.shared import Event, Packed, Placed, received, views_of
 from highway.modules.readers.datasets.worker import IDLE, ends_of_parent, serve
 
 __all__ = ["START_METHODS", "Processes"]
@@ -110,7 +111,7 @@ class Processes:
         self._start_method = start_method
         self._timeout = timeout
         self._context: BaseContext = multiprocessing.get_context(start_method)
-        self._given: bytes | Maker | None = None
+        self._given: Packed | Maker | None = None
         # `_START`: one that is still to be started. None: the processes end, and so do those who wait for one.
         self._free: queue.SimpleQueue[_Process | object | None] = queue.SimpleQueue()
         self._all: list[_Process] = []
@@ -124,18 +125,26 @@ class Processes:
         Raises
         ------
         ArgumentError
-            The data set cannot be pickled, or the system has no memory in files.
+            The data set cannot be pickled, or this process may have no processes of its own.
         OSError
             The system cannot start a process.
         """
+        if multiprocessing.current_process().daemon:
+            raise ArgumentError(
+                f"{self._owner}: processes is {self._count} in a process of multiprocessing that is a daemon, which "
+                "may have no processes of its own; expected processes=0 there"
+            )
         if self._given is None:
             self._given = self._maker if self._start_method == "fork" else self._pickled()
+        if self._start_method != "fork":
+            # When it begins to run, it unblocks Ctrl-C in this thread, which `_Process` blocks.
+            resource_tracker.ensure_running()
         for _ in range(self._count):
             self._free.put(self._new())
 
-    def _pickled(self) -> bytes:
+    def _pickled(self) -> Packed:
         try:
-            return pickle.dumps(self._maker, pickle.HIGHEST_PROTOCOL)
+            return Packed(self._maker)
         except Exception as error:
             raise ArgumentError(
                 f"{self._owner}: processes={self._count} needs a dataset and a collate that can be pickled, and "
@@ -153,7 +162,7 @@ class Processes:
         return process
 
     def _forget(self, process: _Process) -> None:
-        process.end(0.0)
+        process.end()
         with suppress(ValueError):
             self._all.remove(process)
 
@@ -188,8 +197,10 @@ class Processes:
                     request = request._replace(singly=True)
                     continue
                 losses += 1
-                if losses == _MOST_LOSSES or lost.error is SampleTimeoutError:
-                    doing = "while samples were joined" if lost.row == COLLATING else "between two samples"
+                joining = lost.row == COLLATING
+                # What hangs while it joins samples would hang again.
+                if losses == _MOST_LOSSES or (joining and lost.error is SampleTimeoutError):
+                    doing = "while samples were joined" if joining else "between two samples"
                     raise lost.error(
                         f"{self._owner}: {lost} {doing}; last, of the samples {_few(request.numbers)}"
                     ) from None
@@ -257,10 +268,14 @@ class Processes:
 
 
 _running: WeakSet[Processes] = WeakSet()
+_exiting = False
+"""Whether the interpreter ends: `multiprocessing` then joins processes itself, which fails where one was closed."""
 
 
 def _end_all() -> None:
     """End all processes at the end of the interpreter."""
+    global _exiting
+    _exiting = True
     for processes in [*_running]:
         if processes._parent == os.getpid():
             processes.interrupt()
@@ -302,7 +317,7 @@ class _Reply(NamedTuple):
 class _Process:
     """One worker process; used by one thread at a time."""
 
-    def __init__(self, owner: str, context: BaseContext, given: bytes | Maker) -> None:
+    def __init__(self, owner: str, context: BaseContext, given: Packed | Maker) -> None:
         self._owner = owner
         ours, theirs = context.Pipe()
         self._connection: Connection = ours
@@ -310,6 +325,8 @@ class _Process:
         self._process: BaseProcess = context.Process(  # type: ignore[attr-defined]
             target=serve, args=(theirs, given), name=f"{owner} worker", daemon=True
         )
+        # A new process has the mask of this thread: Ctrl-C is for the parent, also before `serve` runs.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
         except BaseException:
@@ -317,6 +334,7 @@ class _Process:
             raise
         finally:
             theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.sentinel = self._process.sentinel
         self._pid = self._process.pid
         self._progress: mmap | None = None
@@ -424,16 +442,15 @@ class _Process:
         with suppress(OSError, ValueError, AttributeError):
             self._process.kill()
 
-    def end(self, grace: float) -> None:
-        """End the process and release everything."""
+    def end(self) -> None:
+        """End the process. The connection closes with this object: another thread may be about to hang up."""
         self.hang_up()
+        ends_of_parent.discard(self._connection)
         with suppress(ValueError, AssertionError):
-            if grace:
-                self._process.join(grace)
             self._process.kill()
             self._process.join(_REAPING)
-            self._process.close()
-        self._connection.close()
+            if not _exiting:
+                self._process.close()
 
 
 def _end_of(code: int | None) -> str:

@@ -44,6 +44,7 @@ _MOST_REFERENCES = 16
 """Samples that are tried as the reference, if the first ones are bad and the policy is to raise."""
 
 _OF_NUMBERED = (
+    ("seed", 0),
     ("subset", None),
     ("split", None),
     ("stratify", False),
@@ -52,7 +53,7 @@ _OF_NUMBERED = (
     ("repeats", 1),
     ("max_samples", None),
 )
-"""Options that choose samples by their numbers, which those of an iterable do not have, and their defaults."""
+"""Options that order or choose samples by their numbers, which those of an iterable do not have, and their defaults."""
 
 
 @takes(SourceOptions)
@@ -68,13 +69,15 @@ class DatasetReader(OrderedSource):
     - arrays whose lengths along the first axis differ: ragged, see `Batch`
     - texts and bytes: ragged uint8, see `Batch.text_of`
 
-    The first sample determines fields, dtypes and shapes; a sample that differs is a bad one.
+    The first sample of those that `subset` and `split` choose determines fields, dtypes and shapes; a sample that
+    differs is a bad one.
 
     Parameters
     ----------
     dataset : object
         With ``__len__`` and ``__getitem__`` (index from 0), such as a list or a Dataset of torch; a function of the
-        index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed.
+        index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed:
+        it takes no options that need samples by their index.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     collate : callable, optional
@@ -300,10 +303,12 @@ class DatasetReader(OrderedSource):
         return self._schema
 
     def _learned(self) -> Schema:
-        size = self._items.size
+        # Those of a subset or a split only: others may be bad, or different.
+        size = self.order.count
         first: HighwayError | None = None
-        for index in range(min(size, _MOST_REFERENCES) if self.on_error == "raise" else size):
-            indices = np.array([index], np.int64)
+        for turn in range(min(size, _MOST_REFERENCES) if self.on_error == "raise" else size):
+            indices = self.order.choice(np.array([turn], np.int64))
+            index = int(indices[0])
             answer = self._make(Request(0, indices, None))
             if answer.schema is not None and not answer.failures:
                 return answer.schema

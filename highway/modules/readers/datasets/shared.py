@@ -1,12 +1,13 @@
-"""Memory that a worker process and its parent share: unnamed files in memory, so that none is ever left."""
+"""Memory that processes share: unnamed files in memory, so that none is ever left."""
 
 from __future__ import annotations
 
 import mmap
 import os
+import pickle
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle, send_handle
+from multiprocessing.reduction import DupFd, recv_handle, send_handle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from highway.modules.readers.datasets.collation import Planned
 
-__all__ = ["Event", "Placed", "Room", "received", "views_of"]
+__all__ = ["Event", "Packed", "Placed", "Room", "received", "views_of"]
 
 _ALIGNMENT = 64
 _LEAST = 1 << 16
@@ -76,22 +77,28 @@ class Room:
         if not placed:
             return placed, False
         os.eventfd_read(self.free)
-        new = end > self._size
-        if new:
-            # Batches that grow once may grow again.
-            self._make(max(_LEAST, end + end // 4 if self._size else end))
-        assert self._map is not None
-        for array, place in zip(arrays, placed, strict=True):
-            out, offsets = views_of(self._map, place)
-            array.fill(out)
-            if offsets is not None and array.offsets is not None:
-                offsets[:] = array.offsets
-        return placed, new
+        try:
+            if self._map is None or end > self._size:
+                # Batches that grow once may grow again.
+                self._make(max(_LEAST, end + end // 4 if self._size else end))
+            assert self._map is not None
+            for array, place in zip(arrays, placed, strict=True):
+                out, offsets = views_of(self._map, place)
+                array.fill(out)
+                if offsets is not None and array.offsets is not None:
+                    offsets[:] = array.offsets
+        except BaseException:
+            # The parent gets no batch, so it would never say that it has copied it.
+            os.eventfd_write(self.free, 1)
+            raise
+        # Also if it was made for a batch that was not sent.
+        return placed, self._file >= 0
 
     def _make(self, size: int) -> None:
-        self._map = None
+        self._map, self._size = None, 0
         if self._file >= 0:
             os.close(self._file)
+            self._file = -1
         self._file = file_in_memory(size)
         self._map = mmap.mmap(self._file, size)
         self._size = size
@@ -121,6 +128,43 @@ class Event:
 
     def __del__(self) -> None:
         os.close(self._file)
+
+
+class Packed:
+    """An object as its pickle, in memory that all processes share.
+
+    The pickle is sent to a new process as a descriptor: `multiprocessing` writes arguments into a pipe, and waits for
+    ever if they are long and the process ends before it reads them.
+
+    Parameters
+    ----------
+    value : object
+    """
+
+    _file = -1
+
+    def __init__(self, value: object) -> None:
+        self._file = os.memfd_create("highway", os.MFD_CLOEXEC)
+        with open(self._file, "wb", closefd=False) as file:
+            pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received_packed, (DupFd(self._file),)
+
+    def value(self) -> Any:
+        """Return a new object."""
+        with mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as packed:
+            return pickle.loads(packed)
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+
+def _received_packed(sent: Any) -> Packed:
+    packed = Packed.__new__(Packed)
+    packed._file = sent.detach()
+    return packed
 
 
 def file_in_memory(size: int) -> int:

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import parent_process
@@ -19,7 +20,7 @@ from weakref import WeakSet
 import numpy as np
 
 from highway.modules.readers.datasets.making import Maker
-from highway.modules.readers.datasets.shared import Room, file_in_memory
+from highway.modules.readers.datasets.shared import Packed, Room, file_in_memory
 
 __all__ = ["IDLE", "PROGRESS_BYTES", "ends_of_parent", "serve"]
 
@@ -32,24 +33,27 @@ ends_of_parent: WeakSet[Connection] = WeakSet()
 """The parent's ends of the connections: a forked process closes them, so that its siblings see when one closes."""
 
 
-def serve(connection: Connection, given: bytes | Maker) -> None:
+def serve(connection: Connection, given: Packed | Maker) -> None:
     """Answer the requests that arrive, until the connection ends.
 
     Parameters
     ----------
     connection : Connection
-    given : bytes or Maker
+    given : Packed or Maker
         Pickled, unless this process was forked.
     """
     # Ctrl-C is for the parent, which ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for end in [*ends_of_parent]:
-        end.close()
+        with suppress(OSError):
+            end.close()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     parent = os.getppid()
     try:
         try:
-            maker: Maker = pickle.loads(given) if isinstance(given, bytes) else given
+            maker: Maker = given.value() if isinstance(given, Packed) else given
+            del given
             torch = sys.modules.get("torch")
             if torch is not None:
                 # Processes run in parallel; the threads of a forked torch would hang.
