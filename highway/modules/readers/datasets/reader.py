@@ -304,11 +304,12 @@ class DatasetReader(OrderedSource):
 
     def _learned(self) -> Schema:
         # Those of a subset or a split only: others may be bad, or different.
-        size = self.order.count
+        chosen = self.order.candidates(0)
+        size = self.order.count if chosen is None else len(chosen)
         first: HighwayError | None = None
         for turn in range(min(size, _MOST_REFERENCES) if self.on_error == "raise" else size):
-            indices = self.order.choice(np.array([turn], np.int64))
-            index = int(indices[0])
+            index = turn if chosen is None else int(chosen[turn])
+            indices = np.array([index], np.int64)
             answer = self._make(Request(0, indices, None))
             if answer.schema is not None and not answer.failures:
                 return answer.schema
