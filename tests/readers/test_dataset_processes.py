@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,6 +18,7 @@ from concurrency import LIMIT, eventually
 from repository import ROOT
 from small_datasets import Batched, Drawn, Empty, NotHere, Plain, doubled
 
+import highway
 from highway import replay
 from highway.engine import Pipeline
 from highway.errors import (
@@ -40,15 +42,18 @@ def batches(dataset, batch_size=4, **options):
         return list(pipeline.forever())
 
 
+# Of programs: where this process has found the package, and the helpers.
+PATHS = os.pathsep.join([str(Path(highway.__file__).parents[1]), str(ROOT / "tests" / "helpers")])
+
+
 def run_script(folder, text, *arguments):
     """Run a program, which may import the helpers, and return what it wrote."""
     script = folder / "script.py"
     script.write_text(text)
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
     return subprocess.run(
         [sys.executable, str(script), *arguments],
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": PATHS},
         text=True,
         timeout=LIMIT,
     )
@@ -404,11 +409,10 @@ if __name__ == "__main__":
 def test_the_end_of_the_parent_ends_the_processes(method, tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
     parent = subprocess.Popen(
         [sys.executable, str(script), method],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": PATHS},
         text=True,
     )
     try:

@@ -177,5 +177,5 @@ def test_arguments():
     ):
         with pytest.raises(ArgumentError, match=r"^Normalize: "):
             Normalize(**wrong)
-    with pytest.raises(ArgumentError, match=r"another name .* field='x'"):
+    with pytest.raises(ArgumentError, match=r"under another name, .* field='x'"):
         after([Normalize()], images=table())
