@@ -520,20 +520,20 @@ def test_hundred_pipelines_leave_nothing():
     tracemalloc.start()
     try:
         once(stop=True)
-        # Python 3.10 keeps a frame of each function that has run.
-        for _ in range(50):
-            once(stop=False)
-        gc.collect()
-        memory = tracemalloc.get_traced_memory()[0]
-        for _ in range(100):
-            once(stop=False)
-        gc.collect()
-        grown = tracemalloc.get_traced_memory()[0] - memory
+        grown = []
+        for _ in range(4):
+            gc.collect()
+            memory = tracemalloc.get_traced_memory()[0]
+            for _ in range(50):
+                once(stop=False)
+            gc.collect()
+            grown.append(tracemalloc.get_traced_memory()[0] - memory)
     finally:
         tracemalloc.stop()
     assert threading.active_count() == threads
     assert descriptors() == before
-    assert grown < 100 * 100, f"{grown} bytes grown over 100 pipelines"
+    # A leak grows every time. What is kept once may come at any time, such as the frames that Python 3.10 keeps.
+    assert min(grown) < 50 * 100, f"{grown} bytes grown over 50 pipelines each"
 
 
 def test_stop_beside_a_thread_that_is_just_starting():
