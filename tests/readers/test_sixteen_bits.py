@@ -337,6 +337,7 @@ def test_states(folder):
 
 
 def test_stores_and_sockets_carry_them(folder, tmp_path):
+    pytest.importorskip("plyvel")
     expected = batches(folder, CenterFit(), "uint16")
     reader = ImageFileReader(folder, 4, (24, 20), dtype="uint16", epochs=1, seed=5, exact=True)
     with Pipeline([reader, LevelDBSink(tmp_path / "store")]) as pipeline:
@@ -355,6 +356,7 @@ def test_stores_and_sockets_carry_them(folder, tmp_path):
 
 def test_stores_of_files(folder, tmp_path):
     """Files that were packed as they are keep their bits; JPEGs cannot."""
+    pytest.importorskip("plyvel")
     reader = ImageFileReader(folder, 4, (24, 20), dtype="uint16", epochs=1, shuffle=False)
     with pytest.raises(ArgumentError, match=r'dtype="uint16", and JPEG has 8 bits.*original'):
         Encoded(reader, "jpeg:64")
