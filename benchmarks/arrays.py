@@ -24,16 +24,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
+from served import Participant, answer, has_packages
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Make = Callable[[], Any]
@@ -164,14 +163,7 @@ def serve(name: str, folder: Path) -> None:
     make = PARTICIPANTS[name](Work(folder))
     np.save(folder / f"{name}.npy", np.asarray(make()))
     print(json.dumps(version(name)), flush=True)
-    for line in sys.stdin:
-        enough = float(line)
-        make()
-        calls, began = 0, time.perf_counter()
-        while calls == 0 or time.perf_counter() - began < enough:
-            make()
-            calls += 1
-        print((time.perf_counter() - began) / calls, flush=True)
+    answer(make)
 
 
 def version(name: str) -> str:
@@ -186,49 +178,6 @@ def version(name: str) -> str:
 
         return f"highway {highway.__version__} ({simd.in_use()} kernels)"
     return f"numpy {np.__version__}"
-
-
-class Participant:
-    """A participant's process."""
-
-    def __init__(self, name: str, python: str, folder: Path) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            [python, os.path.abspath(__file__), "--serve", name, "--folder", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.version: str = json.loads(self._line())
-
-    def seconds(self, enough: float) -> float:
-        """Return the seconds per batch, measured over this many seconds."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{enough}\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"arrays.py: {self.name} ended; see its error above")
-        return line
-
-
-def has_torchvision(python: str) -> bool:
-    code = (
-        "import importlib.util as u, sys; sys.exit(not (u.find_spec('torchvision') and u.find_spec('torch')))"
-    )
-    try:
-        return subprocess.run([python, "-c", code], timeout=60).returncode == 0
-    except OSError as error:
-        raise SystemExit(
-            f"--python: {python} cannot be run ({error.strerror}); expected an interpreter"
-        ) from None
 
 
 def check(name: str, found: Any, expected: Any) -> None:
@@ -285,7 +234,7 @@ def main() -> None:
     facts = machine.describe()
     os.sched_setaffinity(0, {options.core})
     pythons = dict.fromkeys(PARTICIPANTS, sys.executable)
-    if has_torchvision(options.python):
+    if has_packages(options.python, "torch", "torchvision"):
         pythons["torchvision"] = options.python
     elif options.python != sys.executable:
         raise SystemExit(f"--python: {options.python} has no torch and torchvision; install both there")
@@ -298,7 +247,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / "work.npz", images=images, corners=corners, flags=flags, crop=options.crop)
-        running = [Participant(name, python, folder) for name, python in pythons.items()]
+        running = [
+            Participant(name, python, __file__, ["--folder", str(folder)]) for name, python in pythons.items()
+        ]
+        versions = {one.name: json.loads(one.greeting) for one in running}
         expected = np.load(folder / "numpy.npy")
         for one in running:
             if one.name != "memcpy":
@@ -314,7 +266,7 @@ def main() -> None:
     medians = {name: statistics.median(times) for name, times in rounds.items()}
     ratios = {name: seconds / medians["highway"] for name, seconds in medians.items()}
     print(machine.describe_line(facts))
-    print(f"Python {facts['python']}, " + ", ".join(dict.fromkeys(one.version for one in running)))
+    print(f"Python {facts['python']}, " + ", ".join(dict.fromkeys(versions.values())))
     print(
         f"{options.batch} images, {options.size} x {options.size} x 3 uint8 to 3 x {options.crop} x {options.crop} "
         f"float32, core {options.core}, {options.rounds} rounds\n"
@@ -328,7 +280,7 @@ def main() -> None:
     if "torchvision" not in medians:
         print("\ntorchvision: not installed here; --python names an interpreter that has it")
     if options.json is not None:
-        record = {"machine": facts, "versions": {one.name: one.version for one in running}}
+        record = {"machine": facts, "versions": versions}
         options.json.write_text(json.dumps(record | {"seconds": rounds, "x slower": ratios}, indent=2) + "\n")
 
 

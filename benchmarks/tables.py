@@ -21,17 +21,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
+from served import Participant, answer, has_packages
 
 Batches = Iterator[tuple[Any, Any]]
 
@@ -130,56 +129,7 @@ def serve(name: str, table: Table) -> None:
     batches = PARTICIPANTS[name](table)
     next(batches)
     print("ready", flush=True)
-    for line in sys.stdin:
-        enough = float(line)
-        next(batches)
-        calls, began = 0, time.perf_counter()
-        while calls == 0 or time.perf_counter() - began < enough:
-            next(batches)
-            calls += 1
-        print((time.perf_counter() - began) / calls, flush=True)
-
-
-class Participant:
-    """A participant's process."""
-
-    def __init__(self, name: str, python: str, options: argparse.Namespace) -> None:
-        self.name = name
-        sizes = [f"--{word}={getattr(options, word)}" for word in ("rows", "columns", "batch")]
-        self.process = subprocess.Popen(
-            [python, os.path.abspath(__file__), "--serve", name, *sizes],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._line()
-
-    def seconds(self, enough: float) -> float:
-        """Return the seconds per batch, measured over this many seconds."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{enough}\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"tables.py: {self.name} ended; see its error above")
-        return line
-
-
-def has_torch(python: str) -> bool:
-    code = "import importlib.util as u, sys; sys.exit(not u.find_spec('torch'))"
-    try:
-        return subprocess.run([python, "-c", code], timeout=60).returncode == 0
-    except OSError as error:
-        raise SystemExit(
-            f"--python: {python} cannot be run ({error.strerror}); expected an interpreter"
-        ) from None
+    answer(partial(next, batches))
 
 
 def parsed() -> argparse.Namespace:
@@ -217,13 +167,14 @@ def main() -> None:
     facts = machine.describe()
     pythons = dict.fromkeys(PARTICIPANTS, sys.executable)
     for name in ("torch", "torch 2"):
-        if has_torch(options.python):
+        if has_packages(options.python, "torch"):
             pythons[name] = options.python
         elif options.python != sys.executable:
             raise SystemExit(f"--python: {options.python} has no torch; install it there")
         else:
             del pythons[name]
-    running = [Participant(name, python, options) for name, python in pythons.items()]
+    sizes = [f"--{word}={getattr(options, word)}" for word in ("rows", "columns", "batch")]
+    running = [Participant(name, python, __file__, sizes) for name, python in pythons.items()]
     rounds: dict[str, list[float]] = {one.name: [] for one in running}
     for number in range(options.rounds):
         for one in running:
