@@ -9,12 +9,12 @@ import subprocess
 import sys
 import textwrap
 import threading
-import tracemalloc
 import weakref
 from functools import partial
 
 import pytest
 from concurrency import LIMIT, Task, eventually, pretend_cores, within
+from leaks import assert_nothing_left
 from small_modules import Call, Collect, Gate, Numbers, Pass, SizedNumbers, numbers_of
 
 from highway.engine import Pipeline, Stage
@@ -504,36 +504,19 @@ def test_dropped_pipeline_with_a_hung_module_warns():
 
 
 def test_hundred_pipelines_leave_nothing():
-    def once(stop):
+    def once():
+        Pipeline([Numbers(1000, workers=2), Pass(), Pass(workers=2)]).dequeue()
+
+    assert_nothing_left(once, times=50, warm=1)
+
+
+def test_a_pipeline_that_was_stopped_leaves_nothing():
+    def once():
         pipeline = Pipeline([Numbers(1000, workers=2), Pass(), Pass(workers=2)])
         pipeline.dequeue()
-        if stop:
-            pipeline.stop()
+        pipeline.stop()
 
-    def descriptors():
-        return len(os.listdir("/dev/fd"))
-
-    for _ in range(20):
-        once(stop=False)
-    gc.collect()
-    threads, before = threading.active_count(), descriptors()
-    tracemalloc.start()
-    try:
-        once(stop=True)
-        grown = []
-        for _ in range(4):
-            gc.collect()
-            memory = tracemalloc.get_traced_memory()[0]
-            for _ in range(50):
-                once(stop=False)
-            gc.collect()
-            grown.append(tracemalloc.get_traced_memory()[0] - memory)
-    finally:
-        tracemalloc.stop()
-    assert threading.active_count() == threads
-    assert descriptors() == before
-    # A leak grows every time. What is kept once may come at any time, such as the frames that Python 3.10 keeps.
-    assert min(grown) < 50 * 100, f"{grown} bytes grown over 50 pipelines each"
+    assert_nothing_left(once, times=50, warm=1)
 
 
 def test_stop_beside_a_thread_that_is_just_starting():
