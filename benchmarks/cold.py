@@ -9,7 +9,8 @@ and decodes them with only the JPEG library. Reading with eight times as many th
 requests at once. All take turns, cold and warm; ratios are medians of the rounds' ratios.
 
 --other CHECKOUT also measures another built checkout of Highway in the same rounds, to see the effect of a change on
-cold files.
+cold files. --shards N also measures the same photographs in N tars, and in a Parquet file where there is pyarrow, in
+the job rrc.
 """
 
 import argparse
@@ -28,13 +29,18 @@ from pathlib import Path
 import machine
 from limit import MODES, Limit, LimitError
 from participants.jobs import JOBS, list_files
-from participants.registry import HIGHWAY
+from participants.registry import HIGHWAY, HIGHWAY_READERS, Participant
+from photographs import write_parquet, write_tars
+
+from highway.modules import TarReader
 
 ONE_EPOCH = Path(__file__).resolve().parent / "participants" / "one_epoch.py"
 IN_MEMORY = ("tmpfs", "ramfs", "devtmpfs")
 MANY = 8
 STRAY = 0.01
 LIMIT_SECONDS = 1800
+# The job of the participant that reads shards.
+SHARDS_JOB = "rrc"
 
 
 class ColdError(RuntimeError):
@@ -139,10 +145,44 @@ def make_warm(paths: list[str]) -> None:
         raise ColdError(f"memory keeps only {100 * share:.0f} % of the files; take fewer --megabytes")
 
 
-def highway_epoch(python: str, checkout: str | None, folder: Path, job: str, threads: int, seed: int) -> dict:
+def write_shards(paths: list[str], folder: Path, shards: int) -> dict[str, tuple[str, str, list[str]]]:
+    """Pack the files; return the reader, its first argument and the files of each format, by the name of its row."""
+    if shards > len(paths):
+        raise ColdError(f"--shards is {shards}, for {len(paths)} files; give fewer, or more --megabytes")
+    pictures = [Path(path) for path in paths]
+    folder.mkdir()
+    tars = write_tars(pictures, folder / "tars", shards)
+    # The index is made once, like the shards.
+    TarReader(tars, 1, 1)
+    files = sorted(map(str, (folder / "tars").glob("*.tar")))
+    formats = {f"{SHARDS_JOB}: highway, {shards} tars": ("TarReader", tars, list(files))}
+    parquet = str(folder / "photographs.parquet")
+    try:
+        write_parquet(pictures, Path(parquet))
+    except ImportError as error:
+        print(f"cold.py: without Parquet: {error}; pip install pyarrow", file=sys.stderr)
+    else:
+        files.append(parquet)
+        formats[f"{SHARDS_JOB}: highway, Parquet"] = ("TableReader", parquet, [parquet])
+    for path in files:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    return formats
+
+
+def highway_epoch(
+    python: str,
+    checkout: str | None,
+    folder: Path,
+    job: str,
+    threads: int,
+    seed: int,
+    participant: Participant = HIGHWAY,
+    variant: str = "",
+) -> dict:
     """Measure one epoch of Highway in a fresh interpreter; with `checkout`, of that checkout."""
-    command = [python, str(ONE_EPOCH), HIGHWAY.module, "--job", job, "--dir", str(folder)]
-    command += ["--threads", str(threads), "--seed", str(seed)]
+    command = [python, str(ONE_EPOCH), participant.module, "--job", job, "--dir", str(folder)]
+    command += ["--threads", str(threads), "--seed", str(seed), "--variant", variant]
     environment = dict(os.environ)
     if checkout:
         environment["PYTHONPATH"] = os.path.abspath(checkout)
@@ -154,13 +194,21 @@ def highway_epoch(python: str, checkout: str | None, folder: Path, job: str, thr
 
 
 class Comparison:
-    """Measures all participants in turn, cold and warm."""
+    """Measures all participants in turn, cold and warm; `shards` are those of `write_shards`."""
 
-    def __init__(self, options: argparse.Namespace, limit: Limit, folder: Path, paths: list[str]):
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        limit: Limit,
+        folder: Path,
+        paths: list[str],
+        shards: dict[str, tuple[str, str, list[str]]],
+    ):
         self.options = options
         self.limit = limit
         self.folder = folder
         self.paths = paths
+        self.shards = shards
         self.bytes = sum(os.path.getsize(path) for path in paths)
         self.rows: dict[str, list[tuple[dict, dict]]] = {}
 
@@ -185,6 +233,11 @@ class Comparison:
                 found[f"{job}: {name}"] = lambda job=job, checkout=checkout: highway_epoch(
                     options.python, checkout, self.folder, job, threads, number
                 )
+        for name, (reader, source, _) in self.shards.items():
+            variant = json.dumps({"reader": reader, "source": source})
+            found[name] = lambda variant=variant: highway_epoch(
+                options.python, None, self.folder, SHARDS_JOB, threads, number, HIGHWAY_READERS, variant
+            )
         return found
 
     def measure(self) -> None:
@@ -193,9 +246,10 @@ class Comparison:
             runs = list(self.runs(number).items())
             shift = number % len(runs)
             for name, run in runs[shift:] + runs[:shift]:
-                make_cold(self.paths)
+                files = self.shards[name][2] if name in self.shards else self.paths
+                make_cold(files)
                 cold = run()
-                make_warm(self.paths)
+                make_warm(files)
                 self.rows.setdefault(name, []).append((cold, run()))
                 print(
                     f"round {number + 1} of {self.options.rounds}: {name}: {cold['seconds']:.2f} s cold",
@@ -241,6 +295,7 @@ def main() -> None:
     parser.add_argument("--other", metavar="CHECKOUT", help="another built checkout for comparison")
     parser.add_argument("--threads", type=int, default=machine.usable_cores(), help="default: usable cores")
     parser.add_argument("--job", choices=[*JOBS, "all"], default="all", help="which job (default: all)")
+    parser.add_argument("--shards", type=int, metavar="N", help="also measure N tars, and a Parquet file")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
     parser.add_argument(
         "--megabytes", type=float, default=400.0, help="size of an epoch's files (default: %(default)s)"
@@ -255,6 +310,8 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.threads, options.rounds) < 1 or options.megabytes <= 0:
         parser.error("expected --threads and --rounds 1 or more, --megabytes above 0")
+    if options.shards is not None and (options.job == "fit" or not 1 <= options.shards <= 10000):
+        parser.error("expected --shards from 1 to 10000, and --job rrc or all with it")
     if options.other and not (Path(options.other) / "highway" / "__init__.py").is_file():
         parser.error(f"--other: {options.other} has no highway/; expected a built checkout")
     try:
@@ -269,8 +326,13 @@ def main() -> None:
             tempfile.TemporaryDirectory(prefix="highway-bench-") as built,
             tempfile.TemporaryDirectory(prefix="highway-cold-", dir=options.folder) as folder,
         ):
-            copies = copy_files(paths, Path(folder), options.megabytes)
-            comparison = Comparison(options, Limit(Path(built), copies), Path(folder), copies)
+            photographs = Path(folder) / "photographs"
+            photographs.mkdir()
+            copies = copy_files(paths, photographs, options.megabytes)
+            shards = {}
+            if options.shards is not None:
+                shards = write_shards(copies, Path(folder) / "shards", options.shards)
+            comparison = Comparison(options, Limit(Path(built), copies), photographs, copies, shards)
             kind = filesystem(Path(folder))
             comparison.measure()
     except (ColdError, LimitError, OSError) as error:

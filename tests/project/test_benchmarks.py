@@ -670,7 +670,7 @@ def test_remote_says_which_options_measure_nothing(folder):
 def test_cold_measures_files_that_are_not_in_memory(folder, tmp_path):
     result = tmp_path / "result.json"
     where = ROOT / "build"
-    options = ["--rounds", "1", "--megabytes", "0.1", "--threads", "1", "--job", "fit", "--json", result]
+    options = ["--rounds", "1", "--megabytes", "0.1", "--threads", "1", "--shards", "2", "--json", result]
     done = run("cold.py", folder, *options, "--folder", tmp_path)
     if "is in memory" in done.stderr or "stay in memory" in done.stderr:
         where.mkdir(exist_ok=True)
@@ -680,7 +680,12 @@ def test_cold_measures_files_that_are_not_in_memory(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads(result.read_text())
     assert record["files"] >= FILES
-    for name in ("only reading, 1 threads", "fit: bare libjpeg-turbo", "fit: highway"):
+    for name in (
+        "only reading, 1 threads",
+        "fit: bare libjpeg-turbo",
+        "fit: highway",
+        "rrc: highway, 2 tars",
+    ):
         (both,) = record["rounds"][name]
         assert both["cold"]["images"] == both["warm"]["images"] == record["files"], name
     # the copies are gone
@@ -711,6 +716,9 @@ def test_cold_refuses_a_folder_in_memory(benchmarks, folder, monkeypatch, tmp_pa
     done = run("cold.py", folder, "--other", tmp_path)
     assert done.returncode == 2
     assert "expected a built checkout" in done.stderr
+    done = run("cold.py", folder, "--job", "fit", "--shards", 2)
+    assert done.returncode == 2
+    assert "expected --shards from 1 to 10000, and --job rrc or all with it" in done.stderr
 
 
 def test_datasets_measures_highway(tmp_path):
