@@ -5,7 +5,7 @@ from __future__ import annotations
 import copyreg
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from highway.arguments import whole
 from highway.arguments.limits import MOST_QUEUE_SIZE, MOST_WORKERS
@@ -196,8 +196,8 @@ class Source(Module):
     """Makes batches: `tasks` yields what to load, and `load` makes the batch of a task, in any worker.
 
     A source that knows the number of batches in an epoch defines ``__len__``. Its tasks then come epoch by
-    epoch, that many each. A source that skips samples has an attribute or a property `errors`: the samples skipped
-    so far, as (key, reason).
+    epoch, that many each; where epochs differ in this, it overrides `batches_in`, `number_of` and `batch_at` too. A
+    source that skips samples has an attribute or a property `errors`: the samples skipped so far, as (key, reason).
 
     A source whose batches differ in size, even if only the last one does, sets the `indices` of its batches:
     the default of `Batch` assumes equal sizes, and random draws depend on the indices.
@@ -227,6 +227,18 @@ class Source(Module):
     @property
     def shard(self) -> tuple[int, int]:
         return 0, 1
+
+    def batches_in(self, epoch: int) -> int:
+        """Return the number of batches in an epoch, of a source that knows it."""
+        return len(cast(Sized, self))
+
+    def number_of(self, epoch: int, seq: int = 0) -> int:
+        """Return the number of batch `seq` of an epoch, counted from the start of the first epoch."""
+        return epoch * len(cast(Sized, self)) + seq
+
+    def batch_at(self, number: int) -> tuple[int, int]:
+        """Return the epoch of a batch and its number in the epoch, by its number from the start of the first epoch."""
+        return divmod(number, len(cast(Sized, self)))
 
     def default_workers(self) -> int:
         return usable_cores()
@@ -290,7 +302,7 @@ class Source(Module):
         -------
         int
             Ticket of the first task. Where the source knows its length, epoch n ends before ticket
-            ``(n + 1) * length``, even if `place` is in the middle of an epoch.
+            ``number_of(n + 1)``, even if `place` is in the middle of an epoch.
         """
         raise NotImplementedError(f"{self.name} must define begin_at(place)")
 

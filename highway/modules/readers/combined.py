@@ -18,6 +18,7 @@ from highway.sampling.digests import digest
 from highway.sampling.launchers import AUTO, WHOLE
 from highway.sampling.mixture import ConcatSampler, MixSampler
 from highway.sampling.sampler import Sampler, Task
+from highway.sampling.schedules import BatchSize
 from highway.sampling.skips import Intervals
 
 __all__ = ["Concat", "Mix"]
@@ -187,9 +188,9 @@ class _Combined(OrderedSource):
 
     def prepare(self) -> None:
         super().prepare()
-        length = len(self.order) if self.within is None else self.within.length
+        number_of = self.number_of if self.within is None else self.within.number_of
         for number, source in enumerate(self.sources):
-            source.within = Within(length, partial(self._skipped_of, number))
+            source.within = Within(number_of, partial(self._skipped_of, number))
             source.prepare()
 
     def begin_run(self) -> None:
@@ -414,7 +415,7 @@ class Mix(_Combined):
         workers: int | None = None,
         queue_size: int = 4,
     ) -> None:
-        def make(orders: Sequence[Sampler], batch_size: int, **options: Any) -> MixSampler:
+        def make(orders: Sequence[Sampler], batch_size: BatchSize, **options: Any) -> MixSampler:
             given = [1] * len(orders) if weights is None else weights
             return MixSampler(orders, given, stop, exact, batch_size, **options)
 

@@ -16,6 +16,7 @@ from highway.modules.readers.listing.skipped_files import logger
 from highway.modules.readers.masks import mask_paths
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import files_of, masks_of
+from highway.sampling.schedules import BatchSize
 from highway.storage.access import Access
 from highway.storage.folders import folder_at
 from highway.transforms.fit import CenterFit, Fit
@@ -95,7 +96,7 @@ class ImageFileReader(ImageReader):
     def __init__(
         self,
         data_dir: str | bytes | os.PathLike[str],
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         classes: Sequence[str] | None = None,

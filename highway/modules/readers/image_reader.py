@@ -38,6 +38,7 @@ from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.identity import numbers_of
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Sampler, Task
+from highway.sampling.schedules import BatchSize
 from highway.sampling.windows import WindowedSampler
 from highway.storage.access import cache_at
 from highway.storage.outages import Outages
@@ -177,7 +178,7 @@ class ImageReader(OrderedSource):
     def __init__(
         self,
         samples: Samples,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         fit: Fit,
@@ -230,7 +231,7 @@ class ImageReader(OrderedSource):
         """Samples of each shard, int64 (S,), and shards in a window; None if the data are shuffled as a whole."""
         return None
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+    def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
         windows = self._windows() if options["shuffle"] and options["weights"] is None else None
         if windows is None:
             return super()._ordered(size, batch_size, options)

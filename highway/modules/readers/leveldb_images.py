@@ -21,6 +21,7 @@ from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.masks import Masks
 from highway.modules.readers.options import PictureOptions
 from highway.modules.readers.samples import SampleReader, Samples
+from highway.sampling.schedules import BatchSize
 from highway.store.records import Column, Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
@@ -90,7 +91,7 @@ class LevelDBImageReader(ImageReader):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         fit: Fit | None = None,

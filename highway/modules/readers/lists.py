@@ -25,6 +25,7 @@ from highway.modules.readers.remote_files import Listed
 from highway.modules.readers.samples import Samples, checked_min_visible
 from highway.modules.readers.together import Together, check_pairs, picture_columns
 from highway.sampling.digests import digest
+from highway.sampling.schedules import BatchSize
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -112,7 +113,7 @@ class ListReader(ImageReader):
         self,
         paths: Sequence[Path],
         labels: Any,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         root: Path | None = None,
@@ -189,7 +190,7 @@ class ListReader(ImageReader):
     def from_csv(
         cls,
         path: Path,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
@@ -263,7 +264,7 @@ class ListReader(ImageReader):
     def from_jsonl(
         cls,
         path: Path,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
@@ -314,7 +315,7 @@ class ListReader(ImageReader):
     def _from_manifest(
         cls,
         listed: Manifest,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         root: Path | None,
         **options: Any,

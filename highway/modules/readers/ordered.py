@@ -20,6 +20,7 @@ from highway.sampling.digests import digest
 from highway.sampling.identity import numbers_of
 from highway.sampling.plan import Data, Plan
 from highway.sampling.sampler import FRONT, Position, Sampler, Task
+from highway.sampling.schedules import BatchSize
 from highway.sampling.skips import Intervals, Skips
 
 __all__ = ["OrderedSource", "Within"]
@@ -32,13 +33,13 @@ class Within(NamedTuple):
 
     Attributes
     ----------
-    length : int
-        Batches in an epoch of the mixture.
+    number_of : callable
+        Returns the number in the mixture of a batch, by its epoch and its number in the epoch.
     skipped : callable
         Returns the samples of the source that are skipped where a task is, or None.
     """
 
-    length: int
+    number_of: Callable[[int, int], int]
     skipped: Callable[[Task], Intervals | None]
 
 
@@ -72,7 +73,7 @@ class OrderedSource(Source):
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+    def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
         """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already."""
         return Sampler(size, batch_size, **self._order_options(size, options))
 
@@ -167,8 +168,17 @@ class OrderedSource(Source):
         return len(task.indices)
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
+        """Number of batches in the first epoch, and in all, unless `batch_size` is a schedule: see `batches_in`."""
         return len(self.order)
+
+    def batches_in(self, epoch: int) -> int:
+        return self.order.batches_in(epoch)
+
+    def number_of(self, epoch: int, seq: int = 0) -> int:
+        return self.order.numbering.number_of(epoch, seq)
+
+    def batch_at(self, number: int) -> tuple[int, int]:
+        return self.order.numbering.at(number)
 
     @property
     def epochs(self) -> int | None:  # type: ignore[override]
@@ -349,19 +359,17 @@ class OrderedSource(Source):
 
     def _steps(self, ticket: int, steps: Iterable[int | tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield steps as (epoch, number), those after the batches that were delivered."""
-        length = len(self)
         last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
+        current, following = self.batch_at(ticket)
         for step in steps:
             pair: object = step
-            epoch, seq = (
-                pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (ticket // length, pair)
-            )
+            epoch, seq = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (current, pair)
             epoch = whole("Pipeline.skip", "epoch of a step", epoch, 0, last_epoch)
-            seq = whole("Pipeline.skip", "step", seq, 0, length - 1)
-            if epoch * length + seq < ticket:
+            seq = whole("Pipeline.skip", "step", seq, 0, self.batches_in(epoch) - 1)
+            if (epoch, seq) < (current, following):
                 raise ArgumentError(
                     f"Pipeline.skip: step {seq} of epoch {epoch} was delivered already; expected step "
-                    f"{ticket % length} of epoch {ticket // length}, which is the next one, or later ones"
+                    f"{following} of epoch {current}, which is the next one, or later ones"
                 )
             yield epoch, seq
 
@@ -396,7 +404,8 @@ class OrderedSource(Source):
 
     def ticket_of(self, task: Task) -> int:
         """Return the number of a task, counted from the start of the first epoch, of this source or of its mixture."""
-        return task.epoch * (len(self.order) if self.within is None else self.within.length) + task.seq
+        number_of = self.number_of if self.within is None else self.within.number_of
+        return number_of(task.epoch, task.seq)
 
     def skipped_samples(self, task: Task) -> Intervals | None:
         """Return the samples that are skipped where a task is; None if there are none."""
@@ -405,7 +414,7 @@ class OrderedSource(Source):
         skips = self.order.skips
         if skips is None:
             return None
-        return skips.samples_at(self.order.place_at(task.epoch * len(self) + task.seq, self._begun))
+        return skips.samples_at(self.order.place_at(self.number_of(task.epoch, task.seq), self._begun))
 
     def _whole(self, state: Mapping[str, Any], name: str, highest: int) -> int:
         value = state[name]

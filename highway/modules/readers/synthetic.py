@@ -17,6 +17,7 @@ from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Task
+from highway.sampling.schedules import BatchSize
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,7 +62,7 @@ class Noise(OrderedSource):
 
     def __init__(
         self,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int] | tuple[int, int, int],
         *,
         classes: int = 10,

@@ -21,6 +21,7 @@ from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
 from highway.modules.readers.tar_samples import TarSamples
+from highway.sampling.schedules import BatchSize
 from highway.storage.access import cache_at
 from highway.storage.shard_names import shard_paths
 from highway.storage.tar_index import compression_of, indexed, refused_compression
@@ -149,7 +150,7 @@ class TarReader(ImageReader):
     def __init__(
         self,
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         image: str = _IMAGE,

@@ -23,6 +23,7 @@ from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.sampler import Task
+from highway.sampling.schedules import BatchSize
 from highway.transforms.transform import Transform
 
 __all__ = ["ArrayReader"]
@@ -129,7 +130,7 @@ class ArrayReader(OrderedSource):
         self,
         images: Any = None,
         labels: Any = None,
-        batch_size: int | None = None,
+        batch_size: BatchSize | None = None,
         *,
         fields: Mapping[str, Any] | None = None,
         keys: Sequence[str] | None = None,

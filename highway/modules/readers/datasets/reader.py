@@ -31,6 +31,7 @@ from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.identity import numbers_of
 from highway.sampling.sampler import Task
+from highway.sampling.schedules import BatchSize
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -148,7 +149,7 @@ class DatasetReader(OrderedSource):
     def __init__(
         self,
         dataset: Any,
-        batch_size: int,
+        batch_size: BatchSize,
         *,
         collate: Callable[[list[Any]], Any] | None = None,
         names: Names = None,

@@ -17,6 +17,7 @@ from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.samples import OWN_FIELDS, Samples, checked_min_visible
 from highway.modules.readers.together import Together, picture_columns
+from highway.sampling.schedules import BatchSize
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -143,7 +144,7 @@ class TableReader(ImageReader):
     def __init__(
         self,
         table: Any,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         image: str | Sequence[str] | Mapping[str, str] = "image",

@@ -24,6 +24,7 @@ from highway.modules.readers.remote_files import files_of, masks_of
 from highway.modules.readers.voc.folder import VOCFolder, VOCSample
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.modules.readers.voc.voc_xml import LARGEST_FILE, Annotation, object_names, parse_annotation
+from highway.sampling.schedules import BatchSize
 from highway.storage.access import Access
 from highway.transforms.fit import Fit, Letterbox
 
@@ -166,7 +167,7 @@ class VOCReader(ImageReader):
     def __init__(
         self,
         root: Path,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int],
         *,
         split: str | tuple[str, float | Mapping[str, float]] | None = "train",
