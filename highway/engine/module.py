@@ -196,8 +196,9 @@ class Source(Module):
     """Makes batches: `tasks` yields what to load, and `load` makes the batch of a task, in any worker.
 
     A source that knows the number of batches in an epoch defines ``__len__``. Its tasks then come epoch by
-    epoch, that many each; where epochs differ in this, it overrides `batches_in`, `number_of` and `batch_at` too. A
-    source that skips samples has an attribute or a property `errors`: the samples skipped so far, as (key, reason).
+    epoch, that many each; where epochs differ in this, it overrides `epochs_alike`, `batches_in`, `number_of` and
+    `batch_at` too. A source that skips samples has an attribute or a property `errors`: the samples skipped so far, as
+    (key, reason).
 
     A source whose batches differ in size, even if only the last one does, sets the `indices` of its batches:
     the default of `Batch` assumes equal sizes, and random draws depend on the indices.
@@ -227,6 +228,11 @@ class Source(Module):
     @property
     def shard(self) -> tuple[int, int]:
         return 0, 1
+
+    @property
+    def epochs_alike(self) -> bool:
+        """Whether all epochs have the same number of batches, of a source that knows it."""
+        return True
 
     def batches_in(self, epoch: int) -> int:
         """Return the number of batches in an epoch, of a source that knows it."""

@@ -488,7 +488,7 @@ class SourceRunner(ModuleRunner):
         if self.outlet is not None:
             batch.epoch, batch.seq = self.outlet.identity(ticket)
         elif self.length:
-            batch.epoch, batch.seq = divmod(ticket, self.length)
+            batch.epoch, batch.seq = self.source.batch_at(ticket)
         else:
             batch.seq = ticket
 

@@ -171,6 +171,10 @@ class OrderedSource(Source):
         """Number of batches in the first epoch, and in all, unless `batch_size` is a schedule: see `batches_in`."""
         return len(self.order)
 
+    @property
+    def epochs_alike(self) -> bool:
+        return self.order.numbering.counts.constant
+
     def batches_in(self, epoch: int) -> int:
         return self.order.batches_in(epoch)
 
