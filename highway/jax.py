@@ -206,11 +206,7 @@ def _sizes(pipeline: Pipeline) -> list[int]:
     order = getattr(source, "order", None)
     if not isinstance(order, Sampler) or not all(isinstance(stage, _KEEP_SAMPLES) for stage in stages):
         return []
-    found = []
-    for size in order.batch_sizes.stages:
-        last = 0 if order.drop_last else order.samples % size
-        found += [size for size in (min(size, order.samples), last) if size]
-    return found
+    return sorted(order.batch_counts(), reverse=True)
 
 
 def _require_jax() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from highway.arguments import flag, whole
 from highway.errors import ArgumentError
 from highway.sampling.digests import digest
+from highway.sampling.grouped import GroupedSampler
 from highway.sampling.identity import identities, numbers_of
 from highway.sampling.position import Position
 from highway.sampling.proportions import Pattern, pattern_of
@@ -36,6 +37,13 @@ class ConcatSampler(Sampler):
 
     def __init__(self, members: Sequence[Sampler], batch_size: BatchSize, **options: Any) -> None:
         self.members = tuple(members)
+        for number, member in enumerate(members):
+            if isinstance(member, GroupedSampler):
+                owner = options.get("owner", "ConcatSampler")
+                raise ArgumentError(
+                    f"{owner}: sources[{number}] has batches of one group each (Buckets or tokens), which cannot be "
+                    "mixed with those of others; expected sources of one shape, or one source of all samples"
+                )
         # Once the number of places is known: `_take_size`.
         drop_last = options.pop("drop_last", False)
         super().__init__(sum(member.data_size for member in members), batch_size, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -181,6 +181,14 @@ class Sampler:
                 )
         return self.batch_sizes.by_epoch(lambda epoch: self._left(epoch, 0)[1])
 
+    def batch_counts(self) -> set[int]:
+        """Return the numbers of samples that batches have, on each rank."""
+        found = set()
+        for size in self.batch_sizes.stages:
+            last = 0 if self.drop_last else self.samples % size
+            found |= {size for size in (min(size, self.samples), last) if size}
+        return found
+
     @property
     def given_shard(self) -> Any:
         """The argument `shard`."""
@@ -237,6 +245,20 @@ class Sampler:
     def planned(self, epoch: int = 0) -> dict[str, Any]:
         """What a state of an epoch says of the plan; nothing where each sample comes once."""
         return {} if self.plan is None else self.plan.state(epoch)
+
+    @property
+    def stated_batch_size(self) -> Any:
+        """What a state says of the batch size, on which the numbers of steps depend, as JSON-serializable data."""
+        size = self.batch_size
+        return [[*pair] for pair in size.values.items()] if isinstance(size, Schedule) else size
+
+    def state_of(self, place: Position) -> dict[str, Any]:
+        """Return what a state says of a place, as JSON-serializable data."""
+        return {"epoch": place.epoch, "position": place.position}
+
+    def place_of(self, state: Mapping[str, Any], epoch: int, position: int) -> Position | None:
+        """Return the place of a state with this epoch and position; None if the rest of what it says is not valid."""
+        return Position(epoch, position)
 
     def parts(self) -> tuple[bytes, ...]:
         """What else a state of this order depends on, for `digest`: sizes of shards."""
@@ -454,6 +476,10 @@ class Sampler:
             return self._chosen
         drawn = np.flatnonzero(self.plan.weights.at(epoch).table.possible())
         return drawn if self._chosen is None else self._chosen[drawn]
+
+    def substitutes(self, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the samples that may be read instead of those of a batch, as `candidates`."""
+        return self.candidates(epoch)
 
     def reached(self) -> int:
         """Return how many different samples this rank reads in all epochs together, or more."""

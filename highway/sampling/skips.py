@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from highway.errors import ArgumentError, StateMismatchError
 from highway.sampling.position import Position
-from highway.sampling.schedules import BatchSize, Schedule
 
 __all__ = ["Intervals", "Skips"]
 
@@ -28,8 +27,10 @@ class Order(Protocol):
 
     size: int
     data_size: int
-    batch_size: BatchSize
     world: int
+
+    @property
+    def stated_batch_size(self) -> Any: ...
 
     def batches_in(self, epoch: int) -> int: ...
 
@@ -150,7 +151,7 @@ class Skips:
             "version": VERSION,
             "samples": [[*place, *pair] for place, each in self._samples.items() for pair in each.pairs],
             "steps": [[epoch, *pair] for epoch, each in self._steps.items() for pair in each.pairs],
-            "batch_size": _stated(order.batch_size),
+            "batch_size": order.stated_batch_size,
             "world": order.world,
         }
 
@@ -168,7 +169,7 @@ class Skips:
                 f"{owner}: the skips of the state are not valid; expected version {VERSION} with "
                 f"{', '.join(sorted(_KEYS - {'version'}))}"
             )
-        found, mine = (state["batch_size"], state["world"]), (_stated(order.batch_size), order.world)
+        found, mine = (state["batch_size"], state["world"]), (order.stated_batch_size, order.world)
         if state["steps"] and found != mine:
             raise StateMismatchError(
                 f"{owner}: the state skips steps of batch_size={found[0]!r} and a world of {found[1]!r}; expected "
@@ -184,13 +185,6 @@ class Skips:
         for epoch, first, end in steps:
             of_steps.setdefault(epoch, []).append((first, end))
         return cls(of_samples, of_steps)
-
-
-def _stated(batch_size: BatchSize) -> Any:
-    """Return what a state says of a batch size."""
-    if isinstance(batch_size, Schedule):
-        return [[*pair] for pair in batch_size.values.items()]
-    return batch_size
 
 
 def _rows(

@@ -129,7 +129,7 @@ class BadSamples:
         draws = SampleRandom(order.seed, epoch, indices, REPLACEMENT_POSITION)
         # A replacement has the number of the copy of the bad sample.
         copies = indices - numbers_of(indices)
-        candidates = order.candidates(epoch)
+        candidates = order.substitutes(epoch, indices)
         count = order.count if candidates is None else len(candidates)
 
         def numbers(turns: NDArray[np.int64]) -> NDArray[np.int64]:

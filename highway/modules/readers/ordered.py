@@ -17,6 +17,8 @@ from highway.errors import ArgumentError, HighwayError, StateMismatchError
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.options import SourceOptions
 from highway.sampling.digests import digest
+from highway.sampling.grouped import GroupedSampler
+from highway.sampling.grouping import Grouping
 from highway.sampling.identity import numbers_of
 from highway.sampling.plan import Data, Plan
 from highway.sampling.sampler import FRONT, Position, Sampler, Task
@@ -73,8 +75,15 @@ class OrderedSource(Source):
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
-    def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
-        """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already."""
+    def _ordered(
+        self, size: int, batch_size: BatchSize, options: SourceOptions, grouping: Grouping | None = None
+    ) -> Sampler:
+        """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already.
+
+        With a `grouping`, which has the batch sizes, each batch has samples of one group.
+        """
+        if grouping is not None:
+            return GroupedSampler(grouping, **self._order_options(size, options))
         return Sampler(size, batch_size, **self._order_options(size, options))
 
     def _order_options(self, size: int, options: SourceOptions) -> dict[str, Any]:
@@ -247,11 +256,12 @@ class OrderedSource(Source):
             "version", "kind" (name of the source), "size" (number of samples), "shuffle", "seed", "fingerprint" (of the
             list of samples), "epoch", and "position": number of places of that epoch's order that all ranks together
             have delivered. With a `WindowedSampler` also "window"; with a `Plan` also hashes of what "subset", "split"
-            and "weights" choose, "repeats" and "max_samples", as far as they are given. Where something is skipped also
+            and "weights" choose, "repeats" and "max_samples", as far as they are given. With a `GroupedSampler` also
+            "groups", a hash of them, and "done": places of each group that are done. Where something is skipped also
             "skips", see `Skips.state`.
         """
-        epoch, position = self.order.place_at(ticket, self._begun)
-        state = {**self._identity(), **self._planned(epoch), "epoch": epoch, "position": position}
+        place = self.order.place_at(ticket, self._begun)
+        state = {**self._identity(), **self._planned(place.epoch), **self.order.state_of(place)}
         skips = self.order.skips
         return state if skips is None else {**state, "skips": skips.state(self.order)}
 
@@ -305,11 +315,18 @@ class OrderedSource(Source):
                 raise self._mismatch(
                     f"has {name} {_shown(state.get(name))}",
                     f"{planned.get(name)!r}; give the arguments of the run that saved it, which say what samples an "
-                    "epoch has",
+                    "epoch has" + (", and in what groups" if name == "groups" else ""),
                 )
         # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
         found = _Found(epoch, position)
+        place = self.order.place_of(state, epoch, position)
+        if place is None:
+            raise self._mismatch(
+                f"has done {_shown(state.get('done'))}",
+                f"the number of places of each group that are done, {position} in all",
+            )
+        found.place = place
         found.skips = Skips.of_state(self.name, state["skips"], self.order) if "skips" in state else Skips()
         return found
 
@@ -326,9 +343,9 @@ class OrderedSource(Source):
 
     def seek(self, place: Position) -> int:
         # Without the skips of a state, to which others may be added.
-        self._begun = Position(place.epoch, place.position)
+        self._begun = place.place if isinstance(place, _Found) else place
         self.prepare()
-        start = self.order.number_after(place)
+        start = self.order.number_after(self._begun)
         if self._bad_samples is not None:
             self._bad_samples.seek(start)
         return start
@@ -433,6 +450,7 @@ class OrderedSource(Source):
 class _Found(Position):
     """The position of a state, and what the state skips; equal to the position alone."""
 
+    place: Position
     skips: Skips
 
 
@@ -444,7 +462,7 @@ _HINTS = {
 }
 
 
-_PLANNED = ("subset", "split", "repeats", "max_samples", "weights", "stop", "exact")
+_PLANNED = ("subset", "split", "repeats", "max_samples", "weights", "stop", "exact", "groups")
 """Entries of a state that a source with these arguments has."""
 
 
