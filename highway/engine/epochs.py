@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +15,6 @@ from highway.engine.workers import SourceRunner, clock
 from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed, WaitTimeout
 
 __all__ = ["Epochs"]
-
-
-def _nothing() -> None:
-    return None
 
 
 class Epochs:
@@ -44,7 +40,7 @@ class Epochs:
         self._next_epoch = self._next_front = 0
         self._resumed = False
         # The latest iteration that has begun, as long as it is in use.
-        self._latest: Callable[[], EpochIterator | None] = _nothing
+        self._latest: weakref.ref[EpochIterator] | None = None
         # Epochs from this ticket on are whole, if the source knows its length.
         self._whole_from = 0
         # Epoch of the last batch that was returned; where a source follows the delivery, batches that it rejected.
@@ -349,7 +345,7 @@ class Epochs:
     def length(self) -> int:
         """Return the number of batches of the epoch in progress, or of the next one; see `Pipeline.__len__`."""
         run = self._run
-        latest = self._latest()
+        latest = None if self._latest is None else self._latest()
         if (
             latest is not None
             and latest.epoch is not None

@@ -62,6 +62,8 @@ class Module:
     image_shape : (int, int, int) or None
         Known after `follow`: shape (H, W, C) of the images of `image_dtype` that it returns, where all have the same
         shape.
+    image_shapes : tuple of (int, int, int)
+        Known after `follow`: all shapes of these images, where they are known and differ.
     image_dtype : str
         Dtype of these images, "uint8" or "uint16"; after a conversion to floats that of its result.
     left_out : bool
@@ -75,6 +77,7 @@ class Module:
     starts_at_once: ClassVar[bool] = False
     seed_drawn: bool = False
     image_shape: tuple[int, int, int] | None = None
+    image_shapes: tuple[tuple[int, int, int], ...] = ()
     image_dtype: str = "uint8"
     workers: int | None = None
     queue_size: int = 4
@@ -384,6 +387,10 @@ class Stage(Module):
     regroups: bool = False
     batch_size: int | None = None
     drop_last: bool = False
+
+    def batch_size_in(self, epoch: int) -> int | None:
+        """Return the size of the batches that the pipeline makes in an epoch, with `regroups`."""
+        return self.batch_size
 
     def process(self, batch: Batch) -> Batch | None:
         """Return the transformed batch, or None to skip it. Runs in several workers at once.

@@ -148,7 +148,7 @@ class Sampler:
         if self.plan is not None:
             self.size, self.count, self._chosen = self.plan.size, self.plan.count, self.plan.chosen
         self.batch_sizes = scheduled(batch_size, lambda size: whole(owner, "batch_size", size, 1, 2**32))
-        self.batch_size: BatchSize = self.batch_sizes.at(0) if self.batch_sizes.constant else self.batch_sizes
+        self.batch_size: BatchSize = self.batch_sizes.plain
         self.shuffle = flag(owner, "shuffle", shuffle)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
         self._owner, self._shard = owner, shard

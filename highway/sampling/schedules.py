@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from highway.arguments import whole
 from highway.errors import ArgumentError
 
-__all__ = ["BatchSize", "Schedule", "constant", "schedule", "scheduled"]
+__all__ = ["BatchSize", "Schedule", "Shape", "constant", "schedule", "scheduled"]
 
 Value = TypeVar("Value")
 Other = TypeVar("Other")
@@ -50,6 +50,11 @@ class Schedule(Generic[Value]):
         """Whether all epochs have the same value."""
         return len(self.stages) == 1
 
+    @property
+    def plain(self) -> Value | Schedule[Value]:
+        """The value, if it is the same in every epoch; else the schedule."""
+        return self.stages[0] if self.constant else self
+
     def map(self, function: Callable[[Value], Other]) -> Schedule[Other]:
         """Return the schedule of what a function makes of each value."""
         return _merged({epoch: function(value) for epoch, value in self.values.items()})
@@ -64,6 +69,9 @@ class Schedule(Generic[Value]):
 
 BatchSize: TypeAlias = int | Schedule[int]
 """The argument `batch_size` of a source."""
+
+Shape: TypeAlias = int | tuple[int, int] | Schedule[Any]
+"""The argument `shape` of a reader of pictures."""
 
 
 def schedule(values: Mapping[int, Any]) -> Schedule[Any]:

@@ -39,7 +39,7 @@ from highway.sampling.grouping import Grouping
 from highway.sampling.identity import numbers_of
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Sampler, Task
-from highway.sampling.schedules import BatchSize
+from highway.sampling.schedules import BatchSize, Shape, scheduled
 from highway.sampling.windows import WindowedSampler
 from highway.storage.access import cache_at
 from highway.storage.outages import Outages
@@ -48,7 +48,7 @@ from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from highway.modules.readers.read_ahead import ReadAhead
 
@@ -180,22 +180,23 @@ class ImageReader(OrderedSource):
         self,
         samples: Samples,
         batch_size: BatchSize,
-        shape: int | tuple[int, int],
+        shape: Shape,
         *,
         fit: Fit,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
         super().__init__(workers=options["workers"], queue_size=options["queue_size"])
-        self.shape = size(self.name, "shape", shape)
+        self.shapes = scheduled(shape, lambda one: size(self.name, "shape", one))
+        self.shape = self.shapes.at(0)
         given: object = fit
         # `Resize` is refused: the height or width of its output may depend on the picture.
         if not isinstance(given, Fit) or isinstance(given, Resize):
             raise self._refused(
                 "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
             )
-        if fit.size not in (None, self.shape):
-            raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
+        if fit.size is not None and self.shapes.stages != (fit.size,):
+            raise self._refused("fit", fit, f"no size, or that of the images, {self.shapes.plain}")
         self.fit = fit
         self._choice("color", options["color"], ("rgb", "gray"))
         self.color = options["color"]
@@ -219,7 +220,10 @@ class ImageReader(OrderedSource):
         self.max_errors = options["max_errors"]
         self.order = self._ordered(samples.size, batch_size, options)
         self._size = (*self.shape, 1 if self._gray else 3)
-        self.image_shape = self._size
+        if self.shapes.constant:
+            self.image_shape = self._size
+        else:
+            self.image_shapes = tuple((*one, self._size[2]) for one in dict.fromkeys(self.shapes.stages))
         self._finish = FusedTransforms(dtype=self._type)
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
@@ -276,15 +280,31 @@ class ImageReader(OrderedSource):
         return self.samples.known_labels()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        spec = {"images": array_spec(self._type, *self._size), **self.samples.spec()}
+        # A side that is the same in all epochs is known.
+        sides = (
+            side.pop() if len(side) == 1 else None for side in map(set, zip(*self.shapes.stages, strict=True))
+        )
+        height, width = sides
+        images = array_spec(self._type, height, width, self._size[2])
+        spec = {"images": images, **self.samples.spec()}
         if self.samples.masked:
-            spec["masks"] = array_spec(np.uint8, *self.shape)
-        pairs = dict.fromkeys(self.samples.pairs, array_spec(self._type, *self._size))
+            spec["masks"] = array_spec(np.uint8, height, width)
+        pairs = dict.fromkeys(self.samples.pairs, images)
         return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         wide = () if self.dtype == "uint8" else (self.dtype,)
-        return self.fit, *self._size, *wide, self.exif, self.exact, self._min_visible, *self.annotated
+        shape = self.shape if self.shapes.constant else (self.shapes,)
+        return (
+            self.fit,
+            *shape,
+            self._size[2],
+            *wide,
+            self.exif,
+            self.exact,
+            self._min_visible,
+            *self.annotated,
+        )
 
     # Calls from the engine
 
@@ -378,12 +398,12 @@ class ImageReader(OrderedSource):
                 self._ahead.done(turn)
 
     def _loaded(self, task: Task, indices: NDArray[np.int64], turn: int) -> Batch | None:
-        part = self.samples.begin()
-        made, failures = self._read(part, task.epoch, indices, turn)
+        part, sized = self.samples.begin(), self._sized(task.epoch)
+        made, failures = sized._read(part, task.epoch, indices, turn)
         if failures:
             self._note(failures, indices)
             if self.on_error == "replace":
-                self._replace(part, made, list(failures), task, indices, turn)
+                sized._replace(part, made, list(failures), task, indices, turn)
                 self.count_replaced(len(failures))
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
@@ -392,7 +412,16 @@ class ImageReader(OrderedSource):
         self._bad_samples.count(indices)
         if not len(indices):
             return None
-        return self._batch(task, part, indices, made)
+        return sized._batch(task, part, indices, made)
+
+    def _sized(self, epoch: int) -> Self:
+        """Return the reader that makes images of the shape of an epoch, with the state of this one."""
+        shape = self.shapes.at(epoch)
+        if shape == self.shape:
+            return self
+        sized = self.copied()
+        sized.shape, sized._size = shape, (*shape, self._size[2])
+        return sized
 
     def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
         fields: dict[str, NDArray[Any]] = {"images": made.images}

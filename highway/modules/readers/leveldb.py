@@ -63,7 +63,7 @@ class LevelDBSource(OrderedSource):
     ----------
     path : path
         Folder of the store.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     on_error : {"raise", "skip", "replace"}
         Policy for a damaged record: raise, skip it, or replace it by a random other one. If the storage fails, reading

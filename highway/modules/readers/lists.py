@@ -25,7 +25,7 @@ from highway.modules.readers.remote_files import Listed
 from highway.modules.readers.samples import Samples, checked_min_visible
 from highway.modules.readers.together import Together, check_pairs, picture_columns
 from highway.sampling.digests import digest
-from highway.sampling.schedules import BatchSize
+from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -58,8 +58,8 @@ class ListReader(ImageReader):
         float32; class names (N,), str, which become class numbers, int64; or a list of class names for each picture,
         which becomes float32 (N, number of classes), 1 for the classes in the list and 0 for the others. With `boxes`:
         for each picture, one label for each of its boxes.
-    batch_size : int
-    shape : int or (int, int)
+    batch_size : int or Schedule
+    shape : int, (int, int) or Schedule
         Height and width of the images in pixels; a number alone is a square.
     root : path or URL, optional
         Folder of the pictures and masks whose paths are relative; by default the working directory.
@@ -114,7 +114,7 @@ class ListReader(ImageReader):
         paths: Sequence[Path],
         labels: Any,
         batch_size: BatchSize,
-        shape: int | tuple[int, int],
+        shape: Shape,
         *,
         root: Path | None = None,
         classes: Sequence[str] | None = None,
@@ -191,7 +191,7 @@ class ListReader(ImageReader):
         cls,
         path: Path,
         batch_size: BatchSize,
-        shape: int | tuple[int, int],
+        shape: Shape,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -265,7 +265,7 @@ class ListReader(ImageReader):
         cls,
         path: Path,
         batch_size: BatchSize,
-        shape: int | tuple[int, int],
+        shape: Shape,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -316,7 +316,7 @@ class ListReader(ImageReader):
         cls,
         listed: Manifest,
         batch_size: BatchSize,
-        shape: int | tuple[int, int],
+        shape: Shape,
         root: Path | None,
         **options: Any,
     ) -> Self:
@@ -334,7 +334,7 @@ class ListReader(ImageReader):
 
     def __repr__(self) -> str:
         known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
-        own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
+        own = f"{self.order.batch_size}, {self.shapes.plain}, fit={self.fit!r}"
         return f"<ListReader of {self.size} pictures, {own}{known}{self._drawn()}>"
 
     def class_counts(self) -> NDArray[np.int64]:

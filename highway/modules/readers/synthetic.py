@@ -34,7 +34,7 @@ class Noise(OrderedSource):
 
     Parameters
     ----------
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int, (int, int) or (int, int, int)
         Height, width and channels of the images; without channels there are 3. A number alone is a square.

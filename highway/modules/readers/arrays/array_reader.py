@@ -62,7 +62,7 @@ class ArrayReader(OrderedSource):
     labels : array_like (N,) or (N, K), or path, or None
         Field `labels`: whole numbers, which become int64, or floats, which become float32. Other arrays are not
         changed.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`. After a mapping it may be the
         second argument: ``ArrayReader({"x": x, "y": y}, 32)``.
     fields : mapping of str to array, optional

@@ -79,7 +79,7 @@ class DatasetReader(OrderedSource):
         With ``__len__`` and ``__getitem__`` (index from 0), such as a list or a Dataset of torch; a function of the
         index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed:
         it takes no options that need samples by their index.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     collate : callable, optional
         Makes the arrays of a batch from a list of samples: returns a mapping by name, a tuple, or an array, each with a
