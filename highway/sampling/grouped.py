@@ -328,11 +328,11 @@ class GroupedSampler(Sampler):
         """Return the group of the samples of a batch, by their identities; there is one sample or more."""
         return int(self.grouping.of_samples[numbers_of(indices[:1])[0]])
 
-    def substitutes(self, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        # Of the same group: others may be longer than its batches allow.
+    def substitutes(self, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        if not self.grouping.ascending:
+            return self.candidates(epoch)
         group = self.group_of(indices)
-        first = int(self._firsts[group])
-        found: NDArray[np.int64] = self._members[first : first + int(self._counts[group])]
+        found: NDArray[np.int64] = self._members[: int(self._firsts[group] + self._counts[group])]
         return found
 
     def reached(self) -> int:

@@ -29,14 +29,20 @@ class Grouping(NamedTuple):
         Samples in a batch of each group, on each rank.
     hash : str
         Digest of `of_samples`, without the batch sizes, which may differ from those of a saved state.
+    ascending: bool
+        Whether a batch may have samples of lower groups, but none of higher ones, in place of bad samples; False for
+        any.
     """
 
     of_samples: NDArray[np.int64]
     batch_sizes: tuple[int, ...]
     hash: str
+    ascending: bool
 
 
-def grouping(owner: str, of_samples: NDArray[np.int64], batch_sizes: Sequence[int]) -> Grouping:
+def grouping(
+    owner: str, of_samples: NDArray[np.int64], batch_sizes: Sequence[int], *, ascending: bool = False
+) -> Grouping:
     """Return a checked grouping; see its attributes.
 
     Raises
@@ -53,4 +59,4 @@ def grouping(owner: str, of_samples: NDArray[np.int64], batch_sizes: Sequence[in
             "for each sample"
         )
     found.flags.writeable = False
-    return Grouping(found, sizes, digest(found.astype("<i8").tobytes()))
+    return Grouping(found, sizes, digest(found.astype("<i8").tobytes()), ascending)

@@ -35,7 +35,6 @@ from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.other_picture import OtherPicture
 from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
-from highway.sampling.grouping import Grouping
 from highway.sampling.identity import numbers_of
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Sampler, Task
@@ -236,12 +235,10 @@ class ImageReader(OrderedSource):
         """Samples of each shard, int64 (S,), and shards in a window; None if the data are shuffled as a whole."""
         return None
 
-    def _ordered(
-        self, size: int, batch_size: BatchSize, options: SourceOptions, grouping: Grouping | None = None
-    ) -> Sampler:
+    def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
         windows = self._windows() if options["shuffle"] and options["weights"] is None else None
-        if windows is None or grouping is not None:
-            return super()._ordered(size, batch_size, options, grouping)
+        if windows is None:
+            return super()._ordered(size, batch_size, options)
         return WindowedSampler(*windows, batch_size, **self._order_options(size, options))
 
     @property

@@ -75,15 +75,12 @@ class OrderedSource(Source):
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
-    def _ordered(
-        self, size: int, batch_size: BatchSize, options: SourceOptions, grouping: Grouping | None = None
-    ) -> Sampler:
-        """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already.
+    def _grouped(self, grouping: Grouping, options: SourceOptions) -> Sampler:
+        """Return the sampler whose batches have samples of one group each; see `_ordered`."""
+        return GroupedSampler(grouping, **self._order_options(len(grouping.of_samples), options))
 
-        With a `grouping`, which has the batch sizes, each batch has samples of one group.
-        """
-        if grouping is not None:
-            return GroupedSampler(grouping, **self._order_options(size, options))
+    def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
+        """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already."""
         return Sampler(size, batch_size, **self._order_options(size, options))
 
     def _order_options(self, size: int, options: SourceOptions) -> dict[str, Any]:
