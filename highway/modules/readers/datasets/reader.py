@@ -80,7 +80,7 @@ class DatasetReader(OrderedSource):
         index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed:
         it takes no options that need samples by their index.
     batch_size : int or Schedule
-        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`; no schedule for an iterable.
     collate : callable, optional
         Makes the arrays of a batch from a list of samples: returns a mapping by name, a tuple, or an array, each with a
         row for each sample.
