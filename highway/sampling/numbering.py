@@ -34,6 +34,11 @@ class Numbering:
         for before, epoch, count in zip(counts.epochs, counts.epochs[1:], counts.stages, strict=False):
             self._firsts.append(self._firsts[-1] + (epoch - before) * count)
 
+    @property
+    def constant(self) -> bool:
+        """Whether all epochs have the same number of batches."""
+        return self.counts.constant
+
     def batches_in(self, epoch: int) -> int:
         """Return the number of batches in an epoch, 0 or more."""
         return self.counts.at(epoch)

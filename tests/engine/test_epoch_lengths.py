@@ -9,7 +9,7 @@ from highway import replay
 from highway.batch import Batch
 from highway.engine import Pipeline, Source
 from highway.errors import ArgumentError, EmptyEpochError, EndOfData, StateMismatchError, UnknownLengthError
-from highway.modules import ArrayReader, Rebatch, ZMQSink, ZMQSource
+from highway.modules import ArrayReader, DatasetReader, Rebatch, ZMQSink, ZMQSource
 from highway.network.protocol.delivery import Feed
 from highway.network.protocol.messages import Cursor, Kind, Progress
 from highway.sampling import schedule
@@ -222,6 +222,21 @@ def test_a_state_of_regrouped_batches_needs_the_ranks_of_its_epoch():
         ),
     ):
         pipeline.load_state_dict(state)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_data_set_in_batches_of_all_sizes(processes):
+    data = DatasetReader(range(20), schedule({0: 3, 1: 20, 2: 7}), epochs=3, processes=processes)
+    with Pipeline([data]) as pipeline:
+        for count in (7, 1, 3):
+            found = [*pipeline]
+            assert len(found) == count
+            assert samples(found) == [number for batch in found for number in batch[0].tolist()]
+            assert sorted(samples(found)) == [*range(20)]
+    with pytest.raises(
+        ArgumentError, match=r"DatasetReader: batch_size is schedule\(.*; expected a whole number"
+    ):
+        DatasetReader(iter(range(20)), schedule({0: 3, 1: 20}), shuffle=False, epochs=1)
 
 
 class Triangle(Source):

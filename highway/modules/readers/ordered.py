@@ -179,7 +179,7 @@ class OrderedSource(Source):
 
     @property
     def epochs_alike(self) -> bool:
-        return self.order.numbering.counts.constant
+        return self.order.numbering.constant
 
     def batches_in(self, epoch: int) -> int:
         return self.order.batches_in(epoch)

@@ -81,7 +81,7 @@ class DatasetReader(OrderedSource):
         index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed:
         it takes no options that need samples by their index.
     batch_size : int or Schedule
-        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`; no schedule for an iterable.
     batch_by : TokenBatches, optional
         Instead of `batch_size`: batches of samples of about the same length, of so many samples as their lengths allow,
         see `highway.sampling.tokens`. A bad sample is replaced by one of the same group of lengths, or a shorter one.
