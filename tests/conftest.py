@@ -33,7 +33,7 @@ MARKED = {
     """,
     "once": """
     addresses annotations annotations_follow architecture array_files arrays_benchmark benchmarks boxes
-    bucket_index cache cache_commands cached_samples combined compose concurrency cores dataset_reader demo
+    bucket_index buckets cache cache_commands cached_samples combined compose concurrency cores dataset_reader demo
     detection docs docstrings epoch_lengths fetching fit floor_plan framework_guides groups guard_pages gzipped_tars
     list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging pairs
     parcels paths placement plan policies proportions readme remote_readers remote_tables row_groups

@@ -53,7 +53,8 @@ class ImageFileReader(ImageReader):
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`. A `highway.sampling.schedule`
         gives each epoch another number.
     shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square. A schedule gives each epoch another one.
+        Height and width of the images in pixels; a number alone is a square. A schedule gives each epoch another
+        one; the fit `Buckets` has shapes of its own.
     classes : sequence of str, optional
         Names of the sub-folders in the order of their labels, each once. Some of them may be missing or have no
         pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. Any other
@@ -98,7 +99,7 @@ class ImageFileReader(ImageReader):
         self,
         data_dir: str | bytes | os.PathLike[str],
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         classes: Sequence[str] | None = None,
         fit: Fit | None = None,

@@ -52,7 +52,7 @@ class LevelDBImageReader(ImageReader):
     batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square.
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``CenterFit()``, with boxes ``Letterbox()``.
     min_visible : float
@@ -92,7 +92,7 @@ class LevelDBImageReader(ImageReader):
         self,
         path: str | os.PathLike[str],
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         fit: Fit | None = None,
         min_visible: float = 0.0,

@@ -60,7 +60,7 @@ class ListReader(ImageReader):
         for each picture, one label for each of its boxes.
     batch_size : int or Schedule
     shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square.
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     root : path or URL, optional
         Folder of the pictures and masks whose paths are relative; by default the working directory.
     classes : sequence of str, optional
@@ -114,7 +114,7 @@ class ListReader(ImageReader):
         paths: Sequence[Path],
         labels: Any,
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         root: Path | None = None,
         classes: Sequence[str] | None = None,
@@ -191,7 +191,7 @@ class ListReader(ImageReader):
         cls,
         path: Path,
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -265,7 +265,7 @@ class ListReader(ImageReader):
         cls,
         path: Path,
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -316,7 +316,7 @@ class ListReader(ImageReader):
         cls,
         listed: Manifest,
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None,
         root: Path | None,
         **options: Any,
     ) -> Self:

@@ -79,7 +79,7 @@ class TarReader(ImageReader):
     batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square.
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     image : str
         Endings of the pictures, with ``;`` between them, in upper or lower case; of several pictures in a sample the
         first of these endings counts. The contents decide the format.
@@ -151,7 +151,7 @@ class TarReader(ImageReader):
         self,
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         image: str = _IMAGE,
         label: str | tuple[str, Any] | None = "cls",

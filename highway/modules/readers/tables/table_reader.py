@@ -66,7 +66,7 @@ class TableReader(ImageReader):
     batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square.
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     image : str, sequence of str, or mapping of str to str
         Column of the pictures. Of several columns, ``("image", "target")``, the later ones have further pictures, which
         become fields of these names, of the dtype and shape of the images: see `pairs` of `ListReader`.
@@ -145,7 +145,7 @@ class TableReader(ImageReader):
         self,
         table: Any,
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "image",
         label: str | None = "label",

@@ -77,7 +77,7 @@ class VOCReader(ImageReader):
         The folder; a URL such as ``s3://bucket/VOC2012`` is listed once, now, and all of its annotations are fetched.
     batch_size : int or Schedule
     shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square.
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     split : str, (str, float), (str, mapping of str to float) or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
         ``ImageSets/Segmentation/train.txt`` if that exists, or else for ``ImageSets/train.txt``; "lists/mine.txt"
@@ -168,7 +168,7 @@ class VOCReader(ImageReader):
         self,
         root: Path,
         batch_size: BatchSize,
-        shape: Shape,
+        shape: Shape | None = None,
         *,
         split: str | tuple[str, float | Mapping[str, float]] | None = "train",
         fit: Fit | None = None,
