@@ -39,7 +39,7 @@ class Epochs:
         # only the rest of it is next.
         self._next_epoch = self._next_front = 0
         self._resumed = False
-        # The latest iteration that has begun, as long as it is in use.
+        # The latest iteration, as long as it is in use; None where `Pipeline.dequeue` and the like take the batches.
         self._latest: weakref.ref[EpochIterator] | None = None
         # Epochs from this ticket on are whole, if the source knows its length.
         self._whole_from = 0
@@ -117,6 +117,7 @@ class Epochs:
             if self._run.moves == moves:
                 self._set_next(max(self._next_epoch, self._run.source.batch_at(ticket)[0] + 1))
                 self._resumed = False
+                self._latest = None
 
     def _set_next(self, epoch: int) -> None:
         """Set the epoch of the next iteration, of a source that knows its length; with `Run.turn` held."""
@@ -308,7 +309,7 @@ class Epochs:
         """End iterations and continue at a place that the source has found in a state; with `Run.turn` held."""
         run = self._run
         self.iteration += 1
-        self._last_epoch = None
+        self._last_epoch = self._latest = None
         self._rejected = 0
         # Until the next epoch is known, who takes a batch waits in `_enter`.
         self._next_epoch = self._next_front = 0
@@ -353,8 +354,7 @@ class Epochs:
             and not latest.over
         ):
             epoch = latest.epoch
-        elif run.length and not self.iteration:
-            # Only `Pipeline.dequeue` and the like take batches.
+        elif run.length and self._latest is None:
             epoch = run.source.batch_at(run.queue.next_ticket)[0]
         else:
             epoch = self._next_epoch

@@ -503,8 +503,8 @@ class Pipeline:
     def __len__(self) -> int:
         """Number of batches in an epoch: of the one that is iterated over, or else of the next one.
 
-        Epochs differ only where `batch_size` is a schedule. Where nothing was iterated over, it is the epoch of the
-        batch that `dequeue` returns next; after the last epoch, that epoch.
+        Epochs differ only where `batch_size` is a schedule. Where `dequeue` takes the batches, it is the epoch of the
+        one that it returns next; after the last epoch, that epoch.
 
         Raises
         ------

@@ -222,7 +222,7 @@ class Run:
         place = self.source.find(state.get("source", {}))
         shard = state.get("shard")
         # Of the epoch of the place: a reader may have other batches in others.
-        mine = [*self.source.shard, self._length(state["source"].get("epoch", 0))]
+        mine = [*self.source.shard, self._length(getattr(place, "epoch", 0))]
         theirs = [*(shard if isinstance(shard, (list, tuple)) else ()), state.get("batches")]
         alone = mine[1] == 1 and theirs[1:2] == [1]
         if mine != theirs and not alone:

@@ -62,12 +62,22 @@ def test_len_follows_what_is_used():
             assert (batch.epoch, len(pipeline)) == (0, COUNTS[0])
             break
         assert len(pipeline) == COUNTS[1]
-    with Pipeline([reader()]) as pipeline:
-        # Before each batch, the epoch that it is of.
-        for epoch, count in enumerate(COUNTS):
-            for _ in range(count):
-                assert len(pipeline) == count
-                assert pipeline.dequeue(timeout=LIMIT).epoch == epoch
+        state = pipeline.state_dict()
+    for begun in (None, 0, 1):
+        with Pipeline([reader()]) as pipeline:
+            if begun == 0:
+                list(pipeline)
+            elif begun == 1:
+                pipeline.load_state_dict(state)
+            # Before each batch, the epoch that it is of.
+            for epoch, count in enumerate(COUNTS):
+                for _ in range(count):
+                    if pipeline.state_dict()["epoch"] != epoch:
+                        break
+                    assert len(pipeline) == count
+                    assert pipeline.dequeue(timeout=LIMIT).epoch == epoch
+            with pytest.raises(EndOfData):
+                pipeline.dequeue()
 
 
 def test_any_epoch_is_reached_from_any_other(orders):

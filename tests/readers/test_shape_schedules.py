@@ -130,6 +130,16 @@ def test_an_epoch_is_that_of_its_shape_and_size(readers, kind):
     assert [len(batches) for batches in found] == [3, 3, 3, 3]
 
 
+def test_windows_lie_at_the_same_places_in_every_shape(folder):
+    paths = sorted(folder.glob("*/*.jpg"))
+    placements = []
+    for shape in (schedule({0: (24, 32), 1: 16}), (48, 64)):
+        reader = ListReader(paths, [0] * 12, 12, shape, placement=True, fit=RandomResizedCrop(), epochs=2)
+        ((batch,), _) = epochs_of(reader, count=2)
+        placements.append(batch["placement"][:, :2])
+    np.testing.assert_allclose(2 * placements[0], placements[1])
+
+
 def steps():
     return Augmentations([FlipX(), RandomCrop((16, 16)), FlipX(), Normalize(layout="NCHW")])
 
