@@ -140,7 +140,7 @@ def test_boxes_and_masks_follow(folder):
             # Each pixel of the mask says which eighth of the picture it shows.
             y, x = (np.arange(height) + 0.5 - y0) / y_scale, (np.arange(width) + 0.5 - x0) / x_scale
             eighths = y[:, None] * 8 // SIZES[index][0] * 16 + x * 8 // SIZES[index][1]
-            assert (batch["masks"][row] == eighths).mean() > 0.95
+            assert (batch["masks"][row] == eighths).mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", range(4))
