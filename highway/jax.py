@@ -201,13 +201,12 @@ class _Placing:
 
 
 def _sizes(pipeline: Pipeline) -> list[int]:
-    """Numbers of samples of the full and of the last batch of an epoch, where they are known before."""
+    """Numbers of samples of the full batches and of the last one in all epochs, where they are known before."""
     source, *stages = pipeline.modules
     order = getattr(source, "order", None)
     if not isinstance(order, Sampler) or not all(isinstance(stage, _KEEP_SAMPLES) for stage in stages):
         return []
-    last = 0 if order.drop_last else order.samples % order.batch_size
-    return [size for size in (min(order.batch_size, order.samples), last) if size]
+    return sorted(order.batch_counts(), reverse=True)
 
 
 def _require_jax() -> None:

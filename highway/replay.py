@@ -95,7 +95,7 @@ def batch(
                     f"replay.batch: global_step={global_step!r} is given with step={step!r} and epoch={epoch!r}; "
                     "expected either a global step alone, or a step and its epoch"
                 )
-            epoch, step = divmod(whole("replay.batch", "global_step", global_step, 0), len(source))
+            epoch, step = source.batch_at(whole("replay.batch", "global_step", global_step, 0))
         elif epoch is None:
             epoch = 0 if begun is None else begun.epoch
         made = _made(copy.modules, _task(source, epoch, step))
@@ -145,13 +145,13 @@ def _modules(pipeline: object) -> list[Module]:
 
 
 def _task(source: OrderedSource, epoch: int, step: int | None) -> Task:
-    length, epochs = len(source), source.epochs
-    last = 2**32 - 1 if epochs is None else epochs - 1
+    last = 2**32 - 1 if source.epochs is None else source.epochs - 1
     epoch = whole("replay.batch", "epoch", epoch, 0, max(last, 0))
+    length = source.batches_in(epoch)
     if isinstance(step, int) and step >= length:
         raise ArgumentError(
-            f"replay.batch: step is {step}; expected 0 to {length - 1}: an epoch has {length} batches on each rank. "
-            "global_step= counts on over the epochs"
+            f"replay.batch: step is {step}; expected 0 to {length - 1}: epoch {epoch} has {length} batches on each "
+            "rank. global_step= counts on over the epochs"
         )
     return source.task_at(epoch, whole("replay.batch", "step", step, 0, length - 1))
 

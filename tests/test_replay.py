@@ -212,7 +212,7 @@ def test_stages_of_the_user_and_sinks():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"step": 8}, "step is 8; expected 0 to 7: an epoch has 8 batches"),
+        ({"step": 8}, "step is 8; expected 0 to 7: epoch 0 has 8 batches"),
         ({"step": -1}, "step is -1; expected a whole number from 0 to 7"),
         ({"step": 1.0}, "step is 1.0"),
         ({}, "step is missing"),

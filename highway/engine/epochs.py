@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -34,9 +35,12 @@ class Epochs:
         self._run = run
         self.iteration = 0
         self.touched = False
-        # The epoch of the next iteration, if the source knows its length, and whether it is the rest of that epoch.
-        self._next_epoch = 0
+        # The epoch of the next iteration, if the source knows its length; the ticket of its first batch; and whether
+        # only the rest of it is next.
+        self._next_epoch = self._next_front = 0
         self._resumed = False
+        # The latest iteration, as long as it is in use; None where `Pipeline.dequeue` and the like take the batches.
+        self._latest: weakref.ref[EpochIterator] | None = None
         # Epochs from this ticket on are whole, if the source knows its length.
         self._whole_from = 0
         # Epoch of the last batch that was returned; where a source follows the delivery, batches that it rejected.
@@ -89,8 +93,8 @@ class Epochs:
                 left = None if deadline is None else max(0.0, deadline - clock())
             self._last_epoch = batch.epoch
             self.touched = True
-            if run.length and ticket >= self._next_epoch * run.length:
-                self._enter(ticket // run.length, moves)
+            if run.length and ticket >= self._next_front:
+                self._enter(ticket, moves)
         except BaseException:
             run.waits.blocked(clock() - asked)
             raise
@@ -107,12 +111,17 @@ class Epochs:
                 self._rejected += 1
         return wanted
 
-    def _enter(self, epoch: int, moves: int) -> None:
-        """Note that a batch of this epoch is returned to the user, taken after so many moves."""
+    def _enter(self, ticket: int, moves: int) -> None:
+        """Note that a batch of a new epoch is returned to the user, taken after so many moves."""
         with self._run.turn:
             if self._run.moves == moves:
-                self._next_epoch = max(self._next_epoch, epoch + 1)
+                self._set_next(max(self._next_epoch, self._run.source.batch_at(ticket)[0] + 1))
                 self._resumed = False
+                self._latest = None
+
+    def _set_next(self, epoch: int) -> None:
+        """Set the epoch of the next iteration, of a source that knows its length; with `Run.turn` held."""
+        self._next_epoch, self._next_front = epoch, self._run.source.number_of(epoch)
 
     def is_ready(self) -> bool:
         """Whether `take` would return or raise without waiting; see `Pipeline.ready`."""
@@ -180,11 +189,11 @@ class Epochs:
         source, length, first = run.source, run.length, run.first_ticket
         total, taken = run.queue.last_total, self._taken()
         if total is None:
-            total = (source.epochs or 0) * (length or 0)
+            total = source.number_of(source.epochs or 0) if length else 0
         skipped = sum(worker.skipped_batches for runner in run.runners for worker in runner.workers)
         begin, last = 0, self._last_epoch or 0
         if length:
-            begin, last = first // length, max(first, total - 1) // length
+            begin, last = (source.batch_at(ticket)[0] for ticket in (first, max(first, total - 1)))
         of = f"epoch {begin}" if begin == last else f"epochs {begin} to {last}"
         if taken:
             found = f"all batches were delivered, {taken} of {of}"
@@ -223,7 +232,7 @@ class Epochs:
         total = run.queue.last_total
         if not run.length or total is None or self._ended_at == run.moves:
             return False
-        return total > self._next_epoch * run.length
+        return total > self._next_front
 
     def begin(self, iteration: EpochIterator) -> None:
         """Begin the epoch of an iterator: make its first batch the next one."""
@@ -235,25 +244,28 @@ class Epochs:
             self.iteration += 1
             run.queue.admit(self.iteration)
             if run.length:
-                self._begin_counted(iteration, run.length)
+                self._begin_counted(iteration)
             else:
                 self._begin_numbered(iteration)
             iteration.is_counted = run.length is not None
             # Last: other threads that share the iterator then take batches.
             iteration.number = self.iteration
+            self._latest = weakref.ref(iteration)
         run.waits.blocked(clock() - asked)
 
-    def _begin_counted(self, iteration: EpochIterator, length: int) -> None:
+    def _begin_counted(self, iteration: EpochIterator) -> None:
+        source = self._run.source
         epoch = self._next_epoch if iteration.epoch is None else iteration.epoch
         self._check(epoch, "iteration")
         resumed = iteration.epoch is None and self._resumed
-        front = epoch * length
-        iteration.length = self._remaining(length) if resumed else length
+        front, end = source.number_of(epoch), source.number_of(epoch + 1)
+        iteration.length = end - (self._run.first_ticket if resumed else front)
         queue = self._run.queue
         if not resumed and not (queue.next_ticket >= front >= max(queue.reached, self._whole_from)):
             self._go_to(epoch, front)
-        iteration.epoch, iteration.end, iteration.resumed = epoch, front + length, resumed
-        self._next_epoch, self._resumed = epoch + 1, False
+        iteration.epoch, iteration.end, iteration.resumed = epoch, end, resumed
+        self._set_next(epoch + 1)
+        self._resumed = False
 
     def _begin_numbered(self, iteration: EpochIterator) -> None:
         run, wanted = self._run, iteration.wanted
@@ -269,18 +281,14 @@ class Epochs:
         source, queue = self._run.source, self._run.queue
         epochs = source.epochs
         if epochs is not None and epoch >= epochs:
-            if epoch == self._next_epoch and queue.next_ticket >= epochs * (self._run.length or 1) > 0:
+            total = source.number_of(epochs) if self._run.length else epochs
+            if epoch == self._next_epoch and queue.next_ticket >= total > 0:
                 # All were delivered, whether or not the source has said so already.
                 raise self.ended(what)
             raise EndOfData(
                 f"Pipeline.{what}: there is no epoch {epoch}: {source.name} has epochs={epochs}, counted from 0. "
                 "Use a larger epochs=, or epochs=None for endless data; epoch(n) begins an earlier epoch again"
             )
-
-    def _remaining(self, length: int) -> int:
-        """Return the number of batches of a resumed epoch, from the position of its state on."""
-        first = self._run.first_ticket
-        return (first // length + 1) * length - first
 
     def _go_to(self, epoch: int, front: int) -> None:
         """Make the first batch of an epoch, ticket `front`, the next one; drops the batches that were made ahead."""
@@ -301,16 +309,17 @@ class Epochs:
         """End iterations and continue at a place that the source has found in a state; with `Run.turn` held."""
         run = self._run
         self.iteration += 1
-        self._last_epoch = None
+        self._last_epoch = self._latest = None
         self._rejected = 0
         # Until the next epoch is known, who takes a batch waits in `_enter`.
-        self._next_epoch = 0
+        self._next_epoch = self._next_front = 0
         run.begin_at(place, regrouped)
         self.touched = True
         if run.length:
-            self._next_epoch, done = divmod(run.first_ticket, run.length)
-            self._resumed = bool(done) or place != run.source.front(self._next_epoch)
-            self._whole_from = (self._next_epoch + self._resumed) * run.length
+            epoch, done = run.source.batch_at(run.first_ticket)
+            self._resumed = bool(done) or place != run.source.front(epoch)
+            self._set_next(epoch)
+            self._whole_from = run.source.number_of(epoch + self._resumed)
 
     def forget(self) -> None:
         """Continue at a state that the source has loaded itself."""
@@ -327,8 +336,30 @@ class Epochs:
         """Return the number of batches of an iteration."""
         if iteration.length is not None:
             return iteration.length
-        length = self._run.known_length()
-        return self._remaining(length) if iteration.epoch is None and self._resumed else length
+        if iteration.epoch is not None:
+            return self._run.batches_in(iteration.epoch)
+        length = self._run.batches_in(self._next_epoch)
+        if not self._resumed:
+            return length
+        return self._run.source.number_of(self._next_epoch + 1) - self._run.first_ticket
+
+    def length(self) -> int:
+        """Return the number of batches of the epoch in progress, or of the next one; see `Pipeline.__len__`."""
+        run = self._run
+        latest = None if self._latest is None else self._latest()
+        if (
+            latest is not None
+            and latest.epoch is not None
+            and latest.number == self.iteration
+            and not latest.over
+        ):
+            epoch = latest.epoch
+        elif run.length and self._latest is None:
+            epoch = run.source.batch_at(run.queue.next_ticket)[0]
+        else:
+            epoch = self._next_epoch
+        epochs = run.source.epochs
+        return run.batches_in(epoch if epochs is None else max(0, min(epoch, epochs - 1)))
 
     def check_current(self, iteration: EpochIterator) -> None:
         """Raise if another iteration has begun."""
@@ -351,23 +382,24 @@ class Epochs:
         if iteration.seen and not self._rejected:
             # Another thread that shares the iterator has just taken the first batch, which it has not noted yet.
             return False
-        length, total = run.length, run.queue.last_total
-        if not length or iteration.end is None or (total is not None and total <= iteration.end - length):
+        source, total, epoch = run.source, run.queue.last_total, iteration.epoch
+        if not run.length or iteration.end is None or epoch is None:
             raise self.ended("iteration")
-        assert iteration.epoch is not None
+        if total is not None and total <= source.number_of(epoch):
+            raise self.ended("iteration")
         if not iteration.resumed:
             raise EmptyEpochError(
-                f"Pipeline: all {length} batches of epoch {iteration.epoch} were skipped; expected one or more. "
+                f"Pipeline: all {iteration.length} batches of epoch {epoch} were skipped; expected one or more. "
                 "errors and stats() list what was skipped; the next iteration begins the next epoch"
             )
-        if run.source.epochs is not None and iteration.epoch + 1 >= run.source.epochs:
+        epoch += 1
+        if source.epochs is not None and epoch >= source.epochs:
             raise self.ended("iteration")
         iteration.resumed = False
-        iteration.epoch += 1
-        iteration.end += length
-        iteration.length = length
+        iteration.length = source.batches_in(epoch)
+        iteration.epoch, iteration.end = epoch, iteration.end + iteration.length
         with run.turn:
-            self._next_epoch = max(self._next_epoch, iteration.epoch + 1)
+            self._set_next(max(self._next_epoch, epoch + 1))
         return True
 
     # Epochs that only the numbers of their batches tell apart

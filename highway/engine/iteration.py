@@ -39,12 +39,14 @@ class EpochIterator(Iterator[Batch]):
     ----------
     epoch : int or None
         Number of the epoch; None before the first batch if it is not known.
+    over : bool
+        Whether all of its batches were taken.
     """
 
     def __init__(self, epochs: Epochs, epoch: int | None) -> None:
         self._epochs = epochs
         self._lock = threading.Lock()
-        self._over = False
+        self.over = False
         # The epoch that the user asked for, if any; `epoch` is known later.
         self.wanted = self.epoch = epoch
         # Set when the iteration begins: its number, whether the source knows its length, the ticket where it ends
@@ -69,7 +71,7 @@ class EpochIterator(Iterator[Batch]):
         epochs = self._epochs
         if self.number is None:
             self._begin()
-        while not self._over:
+        while not self.over:
             end, batch = self.end, None
             try:
                 if self.is_counted:
@@ -82,7 +84,7 @@ class EpochIterator(Iterator[Batch]):
                     # Another thread may have gone on with the next epoch in the meantime.
                     if self.end != end or (not self.yielded and epochs.continue_empty(self)):
                         continue
-                    self._over = True
+                    self.over = True
                 break
             except QueueClosed:
                 pass

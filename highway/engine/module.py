@@ -5,7 +5,7 @@ from __future__ import annotations
 import copyreg
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from highway.arguments import whole
 from highway.arguments.limits import MOST_QUEUE_SIZE, MOST_WORKERS
@@ -62,6 +62,8 @@ class Module:
     image_shape : (int, int, int) or None
         Known after `follow`: shape (H, W, C) of the images of `image_dtype` that it returns, where all have the same
         shape.
+    image_shapes : tuple of (int, int, int)
+        Known after `follow`: all shapes of these images, where they are known and differ.
     image_dtype : str
         Dtype of these images, "uint8" or "uint16"; after a conversion to floats that of its result.
     left_out : bool
@@ -75,6 +77,7 @@ class Module:
     starts_at_once: ClassVar[bool] = False
     seed_drawn: bool = False
     image_shape: tuple[int, int, int] | None = None
+    image_shapes: tuple[tuple[int, int, int], ...] = ()
     image_dtype: str = "uint8"
     workers: int | None = None
     queue_size: int = 4
@@ -196,8 +199,9 @@ class Source(Module):
     """Makes batches: `tasks` yields what to load, and `load` makes the batch of a task, in any worker.
 
     A source that knows the number of batches in an epoch defines ``__len__``. Its tasks then come epoch by
-    epoch, that many each. A source that skips samples has an attribute or a property `errors`: the samples skipped
-    so far, as (key, reason).
+    epoch, that many each; where epochs differ in this, it overrides `epochs_alike`, `batches_in`, `number_of` and
+    `batch_at` too. A source that skips samples has an attribute or a property `errors`: the samples skipped so far, as
+    (key, reason).
 
     A source whose batches differ in size, even if only the last one does, sets the `indices` of its batches:
     the default of `Batch` assumes equal sizes, and random draws depend on the indices.
@@ -227,6 +231,23 @@ class Source(Module):
     @property
     def shard(self) -> tuple[int, int]:
         return 0, 1
+
+    @property
+    def epochs_alike(self) -> bool:
+        """Whether all epochs have the same number of batches, of a source that knows it."""
+        return True
+
+    def batches_in(self, epoch: int) -> int:
+        """Return the number of batches in an epoch, of a source that knows it."""
+        return len(cast(Sized, self))
+
+    def number_of(self, epoch: int, seq: int = 0) -> int:
+        """Return the number of batch `seq` of an epoch, counted from the start of the first epoch."""
+        return epoch * len(cast(Sized, self)) + seq
+
+    def batch_at(self, number: int) -> tuple[int, int]:
+        """Return the epoch of a batch and its number in the epoch, by its number from the start of the first epoch."""
+        return divmod(number, len(cast(Sized, self)))
 
     def default_workers(self) -> int:
         return usable_cores()
@@ -290,7 +311,7 @@ class Source(Module):
         -------
         int
             Ticket of the first task. Where the source knows its length, epoch n ends before ticket
-            ``(n + 1) * length``, even if `place` is in the middle of an epoch.
+            ``number_of(n + 1)``, even if `place` is in the middle of an epoch.
         """
         raise NotImplementedError(f"{self.name} must define begin_at(place)")
 
@@ -366,6 +387,10 @@ class Stage(Module):
     regroups: bool = False
     batch_size: int | None = None
     drop_last: bool = False
+
+    def batch_size_in(self, epoch: int) -> int | None:
+        """Return the size of the batches that the pipeline makes in an epoch, with `regroups`."""
+        return self.batch_size
 
     def process(self, batch: Batch) -> Batch | None:
         """Return the transformed batch, or None to skip it. Runs in several workers at once.

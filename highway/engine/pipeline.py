@@ -46,7 +46,8 @@ class Pipeline:
         number of pipelines, also at once.
     ordered : bool
         Return batches in the order of their tasks. If False, return whichever batch is ready, but every
-        batch of an epoch before any of the next (where the source knows its length).
+        batch of an epoch before any of the next (where the source knows its length); all epochs then have the same
+        number of batches.
     max_bytes : int, optional
         Most bytes of batches that wait in the queues or are in progress, 1 to 2**62, 128 MiB by default;
         divided evenly among the queues. One batch per worker is always allowed, however large; but a
@@ -55,7 +56,8 @@ class Pipeline:
     Raises
     ------
     ArgumentError
-        There are no modules, or one is in the wrong place; `max_bytes` is out of range.
+        There are no modules, or one is in the wrong place; `max_bytes` is out of range; `ordered` is False, and
+        epochs have different numbers of batches.
 
     Attributes
     ----------
@@ -74,7 +76,8 @@ class Pipeline:
     ``epochs=N`` of the source    there are N epochs; one more raises EndOfData
     `epoch` (n)                   epoch n from its start, whatever was iterated before
     `forever`                     batches of one epoch after the other, from the current position
-    ``len(pipeline)``             number of batches of an epoch; ``len(iter(pipeline))`` of those that remain
+    ``len(pipeline)``             number of batches of an epoch; ``len(iter(pipeline))`` of those that remain;
+                                  `batches_in` (n) of epoch n, where `batch_size` is a schedule
     ============================  =======================================================================
 
     A source that does not know its length ends an epoch where the epoch number of its batches changes. If it sets no
@@ -118,6 +121,13 @@ class Pipeline:
         ordered = flag("Pipeline", "ordered", ordered)
         check_regrouping(self.given, ordered)
         self.modules = tuple(module.for_run() for module in self.given)
+        source = self.modules[0]
+        assert isinstance(source, Source)
+        if not (ordered or source.epochs_alike):
+            raise ArgumentError(
+                f"Pipeline: ordered is False, and the epochs of {source.name} have different numbers of batches, so "
+                "that batches of several epochs would mix; expected ordered=True, or one batch_size"
+            )
         self._has_sink = isinstance(self.modules[-1], Sink)
         self._run = Run(self.modules, ordered, bound)
         self._epochs = Epochs(self._run)
@@ -491,14 +501,34 @@ class Pipeline:
         return spec
 
     def __len__(self) -> int:
-        """Number of batches in an epoch.
+        """Number of batches in an epoch: of the one that is iterated over, or else of the next one.
+
+        Epochs differ only where `batch_size` is a schedule. Where `dequeue` takes the batches, it is the epoch of the
+        one that it returns next; after the last epoch, that epoch.
 
         Raises
         ------
         UnknownLengthError
             The source does not know it.
         """
-        return self._run.known_length()
+        return self._epochs.length()
+
+    def batches_in(self, epoch: int) -> int:
+        """Return the number of batches in an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            0 to 2**32 - 1, also one that the source does not reach.
+
+        Raises
+        ------
+        ArgumentError
+            `epoch` is out of range.
+        UnknownLengthError
+            The source does not know it.
+        """
+        return self._run.batches_in(whole("Pipeline.batches_in", "epoch", epoch, 0, 2**32 - 1))
 
     def __bool__(self) -> bool:
         return True

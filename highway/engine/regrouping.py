@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,22 +61,23 @@ def places_in(state: object, count: int) -> list[Place]:
 
 
 class Regrouper:
-    """Makes batches of `size` samples, in their order; the last one of an epoch may be smaller.
+    """Makes batches of other sizes, with the samples in their order; the last one of an epoch may be smaller.
 
     Parameters
     ----------
     owner : str
         Name of the module in errors.
-    size : int
+    size_in : callable
+        Returns the size of the batches of an epoch.
     drop_last : bool
         Drop a smaller last batch.
     place : Place
         Where the first batch begins.
     """
 
-    def __init__(self, owner: str, size: int, drop_last: bool, place: Place) -> None:
+    def __init__(self, owner: str, size_in: Callable[[int], int], drop_last: bool, place: Place) -> None:
         self._owner = owner
-        self._size = size
+        self._size_in = size_in
         self._drop_last = drop_last
         self._place = place
         # Batches that have arrived, with their tickets; the first `_used` samples of the first one are used.
@@ -99,8 +100,9 @@ class Regrouper:
             self._used = skipped
         self._waiting.append((ticket, batch))
         self._count += batch.size - skipped
-        while self._count >= self._size:
-            yield self._made(self._size)
+        size = self._size_in(batch.epoch)
+        while self._count >= size:
+            yield self._made(size)
 
     def reach(self, epoch: int) -> Iterator[tuple[Batch, Place]]:
         """Yield the remaining samples of the epoch before, where a batch of another one arrives."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 from highway._core.queue import BatchQueue
 from highway.engine.composition import check_seeds
@@ -54,7 +54,8 @@ class Run:
     dropped : int
         Batches that were dropped to go on elsewhere.
     length : int or None
-        Batches in an epoch, if the source knows it and no stage makes batches of other samples.
+        Batches in the first epoch, if the source knows it and no stage makes batches of other samples; what others
+        have, and which tickets, says the source.
     regroups : bool
         Whether a stage makes batches of other samples; their tickets are then not those of the source.
     runners : list of ModuleRunner
@@ -94,7 +95,7 @@ class Run:
 
     def _set_up(self, start: int) -> None:
         """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
-        length = len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None
+        length = self._length()
         self.length = None if self.regroups else length
         modules = [module for module in self.modules if not module.left_out]
         self.runners = make_runners(modules, self.ordered, self.max_bytes, length, self.follower, start)
@@ -197,9 +198,13 @@ class Run:
         return {
             "regrouped": [[place.skipped, place.epoch, place.seq] for place in places],
             "shard": list(self.source.shard),
-            "batches": len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None,
+            "batches": self._length(self.source.batch_at(ticket)[0] if self._length() else 0),
             "source": self.source.state_at(ticket),
         }
+
+    def _length(self, epoch: int = 0) -> int | None:
+        """Return the number of batches in an epoch of the source, if it knows it."""
+        return self.source.batches_in(epoch) if hasattr(self.source, "__len__") else None
 
     def find(self, state: Mapping[str, Any]) -> tuple[Any, list[Place]]:
         """Return the place of a state in the source, and those in the regrouping stages; changes nothing.
@@ -215,9 +220,9 @@ class Run:
             return self.source.find(state), []
         places = places_in(state["regrouped"], len(self._regroupers))
         place = self.source.find(state.get("source", {}))
-        length = len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None
         shard = state.get("shard")
-        mine = [*self.source.shard, length]
+        # Of the epoch of the place: a reader may have other batches in others.
+        mine = [*self.source.shard, self._length(getattr(place, "epoch", 0))]
         theirs = [*(shard if isinstance(shard, (list, tuple)) else ()), state.get("batches")]
         alone = mine[1] == 1 and theirs[1:2] == [1]
         if mine != theirs and not alone:
@@ -319,7 +324,7 @@ class Run:
 
     # Facts
 
-    def known_length(self) -> int:
+    def batches_in(self, epoch: int) -> int:
         """Return the number of batches in an epoch; raises UnknownLengthError if the source does not know it."""
         if self.regroups:
             names = ", ".join(runner.name for runner in self._regroupers)
@@ -331,7 +336,7 @@ class Run:
             raise UnknownLengthError(
                 f"Pipeline: {self.source.name} does not know the number of batches in an epoch"
             )
-        return self.length
+        return self.source.batches_in(epoch)
 
     def refuse_own_thread(self, what: str) -> None:
         """Raise in a thread of this run, which would wait for itself."""

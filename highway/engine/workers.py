@@ -488,7 +488,7 @@ class SourceRunner(ModuleRunner):
         if self.outlet is not None:
             batch.epoch, batch.seq = self.outlet.identity(ticket)
         elif self.length:
-            batch.epoch, batch.seq = divmod(ticket, self.length)
+            batch.epoch, batch.seq = self.source.batch_at(ticket)
         else:
             batch.seq = ticket
 
@@ -673,13 +673,10 @@ class RegroupRunner(ModuleRunner):
 
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, process = self.input.get, self.stage.process
-        wanted: object = self.stage.batch_size
-        if not isinstance(wanted, int) or wanted < 1:
-            raise ContractError(
-                f"{self.name}.batch_size is {wanted!r}, and regroups is True; expected a whole number of samples, 1 or "
-                "more, when the pipeline starts"
-            )
-        regrouper = Regrouper(self.name, wanted, self.stage.drop_last, self.place_before(self.made))
+        place = self.place_before(self.made)
+        # Raises, even if no batch arrives.
+        self._size_in(place.epoch)
+        regrouper = Regrouper(self.name, self._size_in, self.stage.drop_last, place)
         while True:
             try:
                 ticket, batch = get()
@@ -707,6 +704,16 @@ class RegroupRunner(ModuleRunner):
             del batch, result
             if clock() >= tuning.due:
                 tuning.look()
+
+    def _size_in(self, epoch: int) -> int:
+        """Return the size of the batches to make in an epoch."""
+        wanted: object = self.stage.batch_size_in(epoch)
+        if isinstance(wanted, int) and wanted >= 1:
+            return wanted
+        raise ContractError(
+            f"{self.name}.batch_size is {wanted!r}, and regroups is True; expected a whole number of samples, 1 or "
+            "more, when the pipeline starts"
+        )
 
     def _put(self, found: Iterator[tuple[Batch, Place]], worker: WorkerThread) -> None:
         while True:

@@ -197,7 +197,8 @@ class DataTransport(_Producing):
         super().__init__(name, drain_timeout)
         stream, world = source.shard
         self._finished: float | None = None
-        self.role = DataMachine(os.urandom, stream, world, length, source.fingerprint(), TIMING)
+        numbering = source if length else None
+        self.role = DataMachine(os.urandom, stream, world, numbering, source.fingerprint(), TIMING)
         self._producer = self.role.producer
         self._producer.most_window = 2 * downstream.window + 16
         self.driver = SocketThread(name, self.role, producer=self._producer, downstream=downstream)

@@ -129,12 +129,12 @@ class PushTransport(_Pipe):
         for ticket, task in enumerate(source.tasks()):
             if self.ending or self.closing:
                 return
-            epoch, seq = divmod(ticket, length) if length else (0, ticket)
+            epoch, seq = source.batch_at(ticket) if length else (0, ticket)
             self._origins[ticket] = Key(epoch, seq, stream), world, fingerprint, None
             count = ticket + 1
             yield task
-        epochs = -(-count // length) if length else 1
-        self._end = Key(epochs, 0, stream), world, fingerprint, Item(Kind.END_OF_DATA, [count], ())
+        epoch, seq = source.batch_at(count) if length else (0, 1)
+        self._end = Key(epoch + bool(seq), 0, stream), world, fingerprint, Item(Kind.END_OF_DATA, [count], ())
 
     def identity(self, ticket: int) -> tuple[int, int]:
         key = self._origins[ticket][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from highway.arguments import flag, whole
 from highway.errors import ArgumentError
 from highway.sampling.digests import digest
+from highway.sampling.grouped import GroupedSampler
 from highway.sampling.identity import identities, numbers_of
 from highway.sampling.position import Position
 from highway.sampling.proportions import Pattern, pattern_of
 from highway.sampling.sampler import Sampler
+from highway.sampling.schedules import BatchSize
 
 __all__ = ["ConcatSampler", "MixSampler"]
 
@@ -33,8 +35,15 @@ class ConcatSampler(Sampler):
         See `Sampler`. Their sizes together are at most 2**32.
     """
 
-    def __init__(self, members: Sequence[Sampler], batch_size: int, **options: Any) -> None:
+    def __init__(self, members: Sequence[Sampler], batch_size: BatchSize, **options: Any) -> None:
         self.members = tuple(members)
+        for number, member in enumerate(members):
+            if isinstance(member, GroupedSampler):
+                owner = options.get("owner", "ConcatSampler")
+                raise ArgumentError(
+                    f"{owner}: sources[{number}] has batches of one group each (Buckets or tokens), which cannot be "
+                    "mixed with those of others; expected sources of one shape, or one source of all samples"
+                )
         # Once the number of places is known: `_take_size`.
         drop_last = options.pop("drop_last", False)
         super().__init__(sum(member.data_size for member in members), batch_size, **options)
@@ -52,12 +61,7 @@ class ConcatSampler(Sampler):
     def _take_size(self, size: int) -> None:
         """Set the number of places of an epoch."""
         self.size = self.count = size
-        self.samples, self._batches = self._left(0)
-        if not self._batches:
-            raise ArgumentError(
-                f"{self._owner}: drop_last leaves nothing of an epoch of {self.size} samples on {self.world} ranks "
-                f"with batch_size {self.batch_size}; use a smaller batch_size or drop_last=False"
-            )
+        self._number_batches()
 
     def parts(self) -> tuple[bytes, ...]:
         # Without batches: the members have none of their own.
@@ -127,7 +131,7 @@ class MixSampler(ConcatSampler):
         weights: Any,
         stop: Any,
         exact: str,
-        batch_size: int,
+        batch_size: BatchSize,
         **options: Any,
     ) -> None:
         self._given = weights, stop, exact
@@ -135,14 +139,16 @@ class MixSampler(ConcatSampler):
         # Places that each source has had before an epoch; of all epochs so far that were asked for.
         self._had: list[NDArray[np.int64]] = [np.zeros(len(members), np.int64)]
 
-    def _pattern(self, name: str, weights: Any) -> Pattern:
+    def _pattern(self, name: str, weights: Any, sizes: Iterable[int]) -> Pattern:
+        """Return the turns of the sources by their weights, in batches of these sizes."""
         pattern = pattern_of(self._owner, name, weights, len(self.members), self.exact == "stream")
-        if self.exact == "batch" and self.batch_size % pattern.length:
-            near = max(1, round(self.batch_size / pattern.length)) * pattern.length
-            raise ArgumentError(
-                f"{self._owner}: {name} sums to {pattern.length} in lowest terms, which does not divide batch_size "
-                f"{self.batch_size}; with exact='batch' use a multiple, such as {near}, or exact='stream'"
-            )
+        for size in sizes:
+            if self.exact == "batch" and size % pattern.length:
+                near = max(1, round(size / pattern.length)) * pattern.length
+                raise ArgumentError(
+                    f"{self._owner}: {name} sums to {pattern.length} in lowest terms, which does not divide "
+                    f"batch_size {size}; with exact='batch' use a multiple, such as {near}, or exact='stream'"
+                )
         return pattern
 
     def pattern(self, epoch: int) -> Pattern:
@@ -150,14 +156,16 @@ class MixSampler(ConcatSampler):
         if self._weights is None:
             assert self._constant is not None
             return self._constant
-        return self._pattern(f"weights({epoch})", self._weights(epoch))
+        return self._pattern(f"weights({epoch})", self._weights(epoch), [self.batch_size_in(epoch)])
 
     def _places(self) -> int:
         weights, stop, self.exact = self._given
         if self.exact not in ("batch", "stream"):
             raise ArgumentError(f"{self._owner}: exact is {self.exact!r}; expected 'batch' or 'stream'")
         self._weights: Callable[[int], Any] | None = weights if callable(weights) else None
-        self._constant = None if callable(weights) else self._pattern("weights", weights)
+        self._constant = (
+            None if callable(weights) else self._pattern("weights", weights, self.batch_sizes.stages)
+        )
         if not isinstance(stop, str):
             size = whole(self._owner, "stop", stop, 1, 2**31)
             length = self.pattern(0).length
@@ -228,14 +236,15 @@ class MixSampler(ConcatSampler):
             return super()._indices(epoch, first, last, position, rank)
         # Each step takes the next samples of each source and divides them among the ranks, so that all have the same.
         rank = self.rank if rank is None else rank
-        numbered = len(self) - self._left(position)[1]
-        step = self.batch_size * self.world
+        size = self.batch_size_in(epoch)
+        numbered = self.batches_in(epoch) - self._left(epoch, position)[1]
+        step = size * self.world
         full = numbered + (self.size - position) // step
         found = []
         if first < min(last, full):
             pattern = self.pattern(epoch)
-            rows = np.arange((min(last, full) - first) * self.batch_size)
-            steps, rows = np.divmod(rows, self.batch_size)
+            rows = np.arange((min(last, full) - first) * size)
+            steps, rows = np.divmod(rows, size)
             repetitions, inside = np.divmod(rows, pattern.length)
             members = pattern.members[inside]
             parts = pattern.parts[members]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["FRONT", "Position"]
+__all__ = ["FRONT", "GroupedPosition", "Position"]
 
 
 class Position(NamedTuple):
@@ -19,6 +20,26 @@ class Position(NamedTuple):
 
     epoch: int
     position: int
+
+
+class GroupedPosition(Position):
+    """A position where samples are in groups.
+
+    Attributes
+    ----------
+    done : tuple of int
+        Number of places of each group that are done, on all ranks together; `position` is their sum.
+    """
+
+    done: tuple[int, ...]
+
+    @classmethod
+    def of(cls, epoch: int, done: Iterable[int]) -> GroupedPosition:
+        """Return the position after places of each group."""
+        done = tuple(done)
+        found = cls(epoch, sum(done))
+        found.done = done
+        return found
 
 
 FRONT = Position(0, 0)

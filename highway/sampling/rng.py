@@ -18,11 +18,13 @@ from highway.errors import ArgumentError
 from highway.sampling.identity import draw_numbers
 
 __all__ = [
+    "GROUP_POSITION",
     "ORDER_POSITION",
     "REPLACEMENT_POSITION",
     "SEED_POSITION",
     "SHARD_POSITION",
     "SPLIT_POSITION",
+    "STEP_POSITION",
     "WEIGHT_POSITION",
     "WINDOW_POSITION",
     "SampleRandom",
@@ -48,6 +50,12 @@ SEED_POSITION = 2**32 - 16
 
 WINDOW_POSITION = 2**31
 """Position of the draws for the order within the first window of shards; the other windows count on from there."""
+
+GROUP_POSITION = 2**31 + 2**30
+"""Position of the draws for the order within the first group of samples; the other groups count on from there."""
+
+STEP_POSITION = GROUP_POSITION + 2**16
+"""Position of the draws that mix the steps of the first group with those of others, which count on from there."""
 
 
 class SampleRandom:

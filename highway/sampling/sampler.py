@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ from highway.errors import ArgumentError
 from highway.sampling.digests import digest
 from highway.sampling.identity import identities, numbers_of
 from highway.sampling.launchers import AUTO, WHOLE, shard_of
+from highway.sampling.numbering import Numbering
 from highway.sampling.plan import Plan
 from highway.sampling.position import FRONT, Position
 from highway.sampling.rng import ORDER_POSITION
+from highway.sampling.schedules import BatchSize, Schedule, scheduled
 from highway.sampling.skips import Skips
 from highway.sampling.weights import draw
 
@@ -72,12 +74,15 @@ class Sampler:
 
     With a `Plan` an epoch has other places: some of the samples, copies of them, or samples drawn by their weights.
 
+    A subclass that cuts epochs into other batches overrides `_number_batches`, `_left`, `place_at`, `task_at` and
+    `_tasks`.
+
     Parameters
     ----------
     size : int
         Number of samples in the data, 1 to 2**32.
-    batch_size : int
-        Samples per batch, 1 or more; the last batch of an epoch may have fewer.
+    batch_size : int or Schedule
+        Samples per batch, 1 or more; the last batch of an epoch may have fewer. A schedule says it for each epoch.
     shuffle : bool
         False: every epoch is 0, 1, 2, ...
     seed : int or None
@@ -100,6 +105,12 @@ class Sampler:
         Number of samples in the data.
     count : int
         Number of them that are read.
+    batch_size : int or Schedule
+        A schedule where it changes.
+    batch_sizes : Schedule of int
+        The same, as a schedule in any case.
+    numbering : Numbering
+        Which batch of which epoch has a number that is counted from the start of the first epoch.
 
     Raises
     ------
@@ -121,7 +132,7 @@ class Sampler:
     def __init__(
         self,
         size: int,
-        batch_size: int,
+        batch_size: BatchSize,
         *,
         shuffle: bool = True,
         seed: int | None = 0,
@@ -136,7 +147,8 @@ class Sampler:
         self._chosen = None
         if self.plan is not None:
             self.size, self.count, self._chosen = self.plan.size, self.plan.count, self.plan.chosen
-        self.batch_size = whole(owner, "batch_size", batch_size, 1, 2**32)
+        self.batch_sizes = scheduled(batch_size, lambda size: whole(owner, "batch_size", size, 1, 2**32))
+        self.batch_size: BatchSize = self.batch_sizes.plain
         self.shuffle = flag(owner, "shuffle", shuffle)
         self.epochs = None if epochs is None else whole(owner, "epochs", epochs, 0, 2**32)
         self._owner, self._shard = owner, shard
@@ -150,14 +162,32 @@ class Sampler:
         self.seed = chosen_seed(owner, seed, self.world)
         self.seed_drawn = seed is None
         self.drop_last = flag(owner, "drop_last", drop_last)
-        samples, self._batches = self._left(0)
-        self.samples = samples
+        self._number_batches()
+
+    def _number_batches(self) -> None:
+        """Count the samples and batches of the epochs; raises if `drop_last` leaves none in one of them."""
+        self.samples = self._left(0, 0)[0]
         """Samples of one epoch on each rank, before an incomplete last batch is dropped."""
-        if not self._batches:
-            raise ArgumentError(
-                f"{owner}: drop_last leaves nothing of size {self.size}: a rank of {self.world} has "
-                f"{self.samples} samples, batch_size is {self.batch_size}; use a smaller batch_size or drop_last=False"
-            )
+        self.numbering = Numbering(self._epoch_lengths())
+
+    def _epoch_lengths(self) -> Schedule[int]:
+        """Return the number of batches of each epoch."""
+        for epoch, size in self.batch_sizes.values.items():
+            if not self._left(epoch, 0)[1]:
+                of = f" in epoch {epoch}" if epoch or not self.batch_sizes.constant else ""
+                raise ArgumentError(
+                    f"{self._owner}: drop_last leaves nothing of size {self.size}{of}: a rank of {self.world} has "
+                    f"{self.samples} samples, batch_size is {size}; use a smaller batch_size or drop_last=False"
+                )
+        return self.batch_sizes.by_epoch(lambda epoch: self._left(epoch, 0)[1])
+
+    def batch_counts(self) -> set[int]:
+        """Return the numbers of samples that batches have, on each rank."""
+        found = set()
+        for size in self.batch_sizes.stages:
+            last = 0 if self.drop_last else self.samples % size
+            found |= {size for size in (min(size, self.samples), last) if size}
+        return found
 
     @property
     def given_shard(self) -> Any:
@@ -183,8 +213,16 @@ class Sampler:
         return other
 
     def __len__(self) -> int:
-        """Batches in an epoch, on each rank."""
-        return self._batches
+        """Batches in the first epoch, on each rank; in all of them, unless the batch size changes."""
+        return self.batches_in(0)
+
+    def batches_in(self, epoch: int) -> int:
+        """Return the number of batches in an epoch, on each rank."""
+        return self.numbering.batches_in(epoch)
+
+    def batch_size_in(self, epoch: int) -> int:
+        """Return the number of samples in each batch of an epoch, except perhaps the last."""
+        return self.batch_sizes.at(epoch)
 
     def __iter__(self) -> Iterator[Task]:
         return self.tasks()
@@ -207,6 +245,20 @@ class Sampler:
     def planned(self, epoch: int = 0) -> dict[str, Any]:
         """What a state of an epoch says of the plan; nothing where each sample comes once."""
         return {} if self.plan is None else self.plan.state(epoch)
+
+    @property
+    def stated_batch_size(self) -> Any:
+        """What a state says of the batch size, on which the numbers of steps depend, as JSON-serializable data."""
+        size = self.batch_size
+        return [[*pair] for pair in size.values.items()] if isinstance(size, Schedule) else size
+
+    def state_of(self, place: Position) -> dict[str, Any]:
+        """Return what a state says of a place, as JSON-serializable data."""
+        return {"epoch": place.epoch, "position": place.position}
+
+    def place_of(self, state: Mapping[str, Any], epoch: int, position: int) -> Position | None:
+        """Return the place of a state with this epoch and position; None if the rest of what it says is not valid."""
+        return Position(epoch, position)
 
     def parts(self) -> tuple[bytes, ...]:
         """What else a state of this order depends on, for `digest`: sizes of shards."""
@@ -256,10 +308,11 @@ class Sampler:
             There is no such epoch or batch; or no batches of this size lead from the start of the epoch to `begun`.
         """
         epoch, seq = self._checked(epoch, seq)
-        place = self.place_at(epoch * len(self) + seq, begun)
+        place = self.place_at(self.numbering.number_of(epoch, seq), begun)
         if place.position < 0:
+            size = self.batch_size_in(epoch)
             raise ArgumentError(
-                f"Sampler: batch {seq} of epoch {epoch} had another batch_size or world than {self.batch_size} and "
+                f"Sampler: batch {seq} of epoch {epoch} had another batch_size or world than {size} and "
                 f"{self.world}: position {begun.position} of the state lies between two batches of this size"
             )
         return next(self._tasks(epoch, seq, place.position))
@@ -272,30 +325,30 @@ class Sampler:
         ArgumentError
             `start` is negative.
         """
-        first_epoch, first_seq = divmod(whole("Sampler", "start", start, 0, 2**63), len(self))
+        first_epoch, first_seq = self.numbering.at(whole("Sampler", "start", start, 0, 2**63))
         return self._tasks(first_epoch, first_seq, 0)
 
     def tasks_after(self, place: Position) -> Iterator[Task]:
         """Iterate over the batches after `place`; the first has number `number_after(place)`."""
-        first_epoch, first_seq = divmod(self.number_after(place), len(self))
+        first_epoch, first_seq = self.numbering.at(self.number_after(place))
         return self._tasks(first_epoch, first_seq, place.position if first_epoch == place.epoch else 0)
 
     def number_after(self, place: Position) -> int:
         """Return the number of the first batch after `place`, counted from the start of the first epoch."""
-        return (place.epoch + 1) * len(self) - self._left(place.position)[1]
+        return self.numbering.number_of(place.epoch + 1) - self._left(place.epoch, place.position)[1]
 
     def place_at(self, number: int, begun: Position = FRONT) -> Position:
         """Return the position after all batches below `number`, in an order that starts at `begun`."""
-        epoch, seq = divmod(number, len(self))
+        epoch, seq = self.numbering.at(number)
         position = 0
         if epoch == begun.epoch:
             position = begun.position
-            seq -= len(self) - self._left(position)[1]
-        return Position(epoch, position + seq * self.batch_size * self.world)
+            seq -= self.batches_in(epoch) - self._left(epoch, position)[1]
+        return Position(epoch, position + seq * self.batch_size_in(epoch) * self.world)
 
-    def _left(self, position: int) -> tuple[int, int]:
+    def _left(self, epoch: int, position: int) -> tuple[int, int]:
         """Return the samples and batches of each rank from a position of an epoch on."""
-        left, world, size = self.size - position, self.world, self.batch_size
+        left, world, size = self.size - position, self.world, self.batch_size_in(epoch)
         if self.drop_last:
             return left // world, left // world // size
         samples = -(-left // world)
@@ -303,15 +356,16 @@ class Sampler:
 
     def _tasks(self, first_epoch: int, first_seq: int, position: int) -> Iterator[Task]:
         epochs = itertools.count(first_epoch) if self.epochs is None else range(first_epoch, self.epochs)
-        # Computes the places of several batches at once: for few places, the call is the main cost.
-        block = max(1, BLOCK // self.batch_size)
         for epoch in epochs:
-            for first in range(first_seq, len(self), block):
-                last = min(first + block, len(self))
+            size, batches = self.batch_size_in(epoch), self.batches_in(epoch)
+            # Computes the places of several batches at once: for few places, the call is the main cost.
+            block = max(1, BLOCK // size)
+            for first in range(first_seq, batches, block):
+                last = min(first + block, batches)
                 indices = self._indices(epoch, first, last, position)
                 for seq in range(first, last):
-                    begin = (seq - first) * self.batch_size
-                    taken = indices[begin : begin + self.batch_size]
+                    begin = (seq - first) * size
+                    taken = indices[begin : begin + size]
                     if self.skips is not None:
                         taken = self._kept(self.skips, epoch, seq, position, taken)
                     yield Task(epoch, seq, taken)
@@ -323,7 +377,7 @@ class Sampler:
         """Return those of the samples of a batch that are not skipped."""
         if skips.has_step(epoch, seq):
             return indices[:0]
-        place = self.place_at(epoch * len(self) + seq, Position(epoch, position))
+        place = self.place_at(self.numbering.number_of(epoch, seq), Position(epoch, position))
         skipped = skips.samples_at(place)
         if skipped is None:
             return indices
@@ -347,7 +401,7 @@ class Sampler:
         epoch : int
             0 to 2**32 - 1.
         seq : int
-            0 to len(order) - 1.
+            0 to batches_in(epoch) - 1.
 
         Returns
         -------
@@ -364,15 +418,17 @@ class Sampler:
 
     def _checked(self, epoch: int, seq: int) -> tuple[int, int]:
         last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
-        return whole("Sampler", "epoch", epoch, 0, last_epoch), whole("Sampler", "seq", seq, 0, len(self) - 1)
+        epoch = whole("Sampler", "epoch", epoch, 0, last_epoch)
+        return epoch, whole("Sampler", "seq", seq, 0, self.batches_in(epoch) - 1)
 
     def _indices(
         self, epoch: int, first: int, last: int, position: int = 0, rank: int | None = None
     ) -> NDArray[np.int64]:
         """Return the samples of batches `first` to `last` (exclusive) of the rest of an epoch from a position on."""
-        samples, batches = self._left(position)
-        first, last = (seq - len(self) + batches for seq in (first, last))
-        places = np.arange(first * self.batch_size, min(last * self.batch_size, samples), dtype=np.int64)
+        samples, batches = self._left(epoch, position)
+        numbered, size = self.batches_in(epoch) - batches, self.batch_size_in(epoch)
+        begin, end = (first - numbered) * size, (last - numbered) * size
+        places = np.arange(begin, min(end, samples), dtype=np.int64)
         if self.world > 1 or position:
             places *= self.world
             places += (self.rank if rank is None else rank) + position
@@ -421,13 +477,21 @@ class Sampler:
         drawn = np.flatnonzero(self.plan.weights.at(epoch).table.possible())
         return drawn if self._chosen is None else self._chosen[drawn]
 
+    def substitutes(self, epoch: int, indices: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the samples that may be read instead of those of a batch, as `candidates`."""
+        return self.candidates(epoch)
+
     def reached(self) -> int:
         """Return how many different samples this rank reads in all epochs together, or more."""
         if self.plan is not None and self.plan.weights is not None and self.plan.weights.constant:
             return int(np.count_nonzero(self.plan.weights.at(0).table.possible()))
         if self.shuffle:
             return self.count
-        samples = min(len(self) * self.batch_size if self.drop_last else self.samples, self.size)
+        samples = self.samples
+        if self.drop_last:
+            # The longest part of an epoch that is read; without shuffling, it has those of the others.
+            samples = max(size * self.batches_in(epoch) for epoch, size in self.batch_sizes.values.items())
+        samples = min(samples, self.size)
         if self.plan is None or self.plan.repeats == 1:
             return samples
         places = (np.arange(samples) * self.world + self.rank) % self.size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,10 +27,12 @@ class Order(Protocol):
 
     size: int
     data_size: int
-    batch_size: int
     world: int
 
-    def __len__(self) -> int: ...
+    @property
+    def stated_batch_size(self) -> Any: ...
+
+    def batches_in(self, epoch: int) -> int: ...
 
 
 class Intervals:
@@ -142,13 +144,14 @@ class Skips:
         -------
         dict
             "version"; "samples": epoch and position from which on samples are dropped, first and last index; "steps":
-            epoch, first and last number; "batch_size" and "world", which the numbers of steps depend on.
+            epoch, first and last number; "batch_size" (of a schedule: epochs and sizes) and "world", which the numbers
+            of steps depend on.
         """
         return {
             "version": VERSION,
             "samples": [[*place, *pair] for place, each in self._samples.items() for pair in each.pairs],
             "steps": [[epoch, *pair] for epoch, each in self._steps.items() for pair in each.pairs],
-            "batch_size": order.batch_size,
+            "batch_size": order.stated_batch_size,
             "world": order.world,
         }
 
@@ -166,15 +169,15 @@ class Skips:
                 f"{owner}: the skips of the state are not valid; expected version {VERSION} with "
                 f"{', '.join(sorted(_KEYS - {'version'}))}"
             )
-        found = state["batch_size"], state["world"]
-        if state["steps"] and found != (order.batch_size, order.world):
+        found, mine = (state["batch_size"], state["world"]), (order.stated_batch_size, order.world)
+        if state["steps"] and found != mine:
             raise StateMismatchError(
                 f"{owner}: the state skips steps of batch_size={found[0]!r} and a world of {found[1]!r}; expected "
-                f"batch_size={order.batch_size} and a world of {order.world}, since other batches have other numbers"
+                f"batch_size={mine[0]} and a world of {mine[1]}, since other batches have other numbers"
             )
-        last_epoch, last = 2**32, order.data_size - 1
-        rows = _rows(owner, "samples", state["samples"], (last_epoch, order.size - 1, last, last))
-        steps = _rows(owner, "steps", state["steps"], (last_epoch, len(order) - 1, len(order) - 1))
+        place, last = order.size - 1, order.data_size - 1
+        rows = _rows(owner, "samples", state["samples"], lambda epoch: (place, last, last))
+        steps = _rows(owner, "steps", state["steps"], lambda epoch: (order.batches_in(epoch) - 1,) * 2)
         of_samples: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for epoch, position, first, end in rows:
             of_samples.setdefault((epoch, position), []).append((first, end))
@@ -184,22 +187,27 @@ class Skips:
         return cls(of_samples, of_steps)
 
 
-def _rows(owner: str, name: str, table: object, highest: tuple[int, ...]) -> list[Sequence[int]]:
-    """Return the rows of a table of a state: whole numbers from 0 to `highest`, the last two in order."""
+def _rows(
+    owner: str, name: str, table: object, highest: Callable[[int], tuple[int, ...]]
+) -> list[Sequence[int]]:
+    """Return the rows of a table of a state: an epoch, then numbers from 0 to `highest` in this epoch.
+
+    The last two are in order.
+    """
 
     def valid(row: object) -> bool:
-        return (
-            isinstance(row, (list, tuple))
-            and len(row) == len(highest)
-            and all(
-                type(value) is int and 0 <= value <= most for value, most in zip(row, highest, strict=True)
-            )
-            and row[-2] <= row[-1]
-        )
+        if not isinstance(row, (list, tuple)) or not row or not _is_whole(row[0], 2**32):
+            return False
+        most = highest(row[0])
+        return len(row) == 1 + len(most) and all(map(_is_whole, row[1:], most)) and bool(row[-2] <= row[-1])
 
     if isinstance(table, (list, tuple)) and len(table) <= MOST_INTERVALS and all(map(valid, table)):
         return list(table)
     raise StateMismatchError(
         f"{owner}: the skipped {name} of the state are not valid here; expected at most {MOST_INTERVALS} intervals of "
-        f"numbers up to {highest[-1]}"
+        f"numbers up to {highest(0)[-1]}"
     )
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most

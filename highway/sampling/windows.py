@@ -12,6 +12,7 @@ from highway.arguments import whole
 from highway.sampling.position import Position
 from highway.sampling.rng import SHARD_POSITION, WINDOW_POSITION
 from highway.sampling.sampler import Sampler
+from highway.sampling.schedules import BatchSize
 
 __all__ = ["WindowedSampler"]
 
@@ -66,7 +67,7 @@ class WindowedSampler(Sampler):
     [[5, 6, 7], [0, 1, 2], [3, 4]]
     """
 
-    def __init__(self, sizes: NDArray[np.int64], window: int, batch_size: int, **options: Any) -> None:
+    def __init__(self, sizes: NDArray[np.int64], window: int, batch_size: BatchSize, **options: Any) -> None:
         owner = options.get("owner", "WindowedSampler")
         super().__init__(int(sizes.sum()), batch_size, **options)
         whole(owner, "number of shards", len(sizes), 1, _MOST_SHARDS)

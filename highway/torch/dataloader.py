@@ -48,6 +48,10 @@ def _dataloader_class() -> Any:
         def __init__(self, loader: Loader) -> None:
             super().__init__(Batches(loader), batch_size=None, num_workers=0, collate_fn=_unchanged)
 
+        def __len__(self) -> int:
+            # That of torch warns where a later epoch has more batches.
+            return len(self.dataset)
+
         def state_dict(self) -> dict[str, Any]:
             return self.dataset.loader.state_dict()  # type: ignore[no-any-return]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -145,6 +146,8 @@ class Loader:
         self._position: dict[str, Any] | None = None
         # The epoch that the next iteration begins, if `set_epoch` has chosen it.
         self._wanted: int | None = None
+        # The latest iteration that has begun, as long as it is in use.
+        self._latest: weakref.ref[_Epoch] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the next epoch, or the one of `set_epoch`; after `load_state_dict`, over its rest.
@@ -190,14 +193,19 @@ class Loader:
         self._wanted = None if self.pipeline.resumed_epoch == n else n
 
     def __len__(self) -> int:
-        """Number of batches in an epoch.
+        """Number of batches in an epoch: the one of `set_epoch`, or that is iterated over, or else the next one.
+
+        Epochs differ only where `batch_size` is a schedule; ``pipeline.batches_in(n)`` is the number of epoch n.
 
         Raises
         ------
         UnknownLengthError
             The source does not know it.
         """
-        return len(self.pipeline)
+        epoch, latest = self._wanted, None if self._latest is None else self._latest()
+        if epoch is None and latest is not None and latest.running:
+            epoch = latest.epoch
+        return len(self.pipeline) if epoch is None else self.pipeline.batches_in(epoch)
 
     def __bool__(self) -> bool:
         return True
@@ -288,7 +296,17 @@ class _Epoch(Iterator[Any]):
         self._thread: int | None = None
         # Batches that are on the device, or on their way.
         self._ahead: deque[_Sent] = deque()
-        self._over = False
+        self._over = self._ended = False
+
+    @property
+    def epoch(self) -> int | None:
+        """Number of the epoch, once it is known."""
+        return self._batches.epoch
+
+    @property
+    def running(self) -> bool:
+        """Whether batches remain for the loop, or its last one is in use."""
+        return not self._ended and self._number == self._loader._iteration
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -311,6 +329,9 @@ class _Epoch(Iterator[Any]):
             if copies is None:
                 return loader._tensors.made(next(self._batches))
             return self._next_on(copies)
+        except StopIteration:
+            self._ended = True
+            raise
         finally:
             loader._turn.release()
 
@@ -320,6 +341,7 @@ class _Epoch(Iterator[Any]):
             loader.pipeline.start()
         loader._iteration += 1
         self._number, loader._wanted = loader._iteration, None
+        loader._latest = weakref.ref(self)
 
     def _next_on(self, copies: Copies) -> Any:
         """Return the next batch on the device, after beginning the copies of those that are ready."""

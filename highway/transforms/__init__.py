@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from highway.transforms.buckets import Buckets
 from highway.transforms.color import (
     AutoContrast,
     ColorJitter,
@@ -18,7 +19,7 @@ from highway.transforms.compose import OneOf, RandomApply, Sequential, SomeOf
 from highway.transforms.crop import CenterCrop, PadCrop, RandomCrop, Slice
 from highway.transforms.erase import RandomErasing
 from highway.transforms.filters import GaussianBlur, GaussianNoise, Sharpness
-from highway.transforms.fit import CenterFit, Fit, Letterbox, RandomResizedCrop, Resize, Stretch
+from highway.transforms.fit import CenterFit, Fit, Letterbox, RandomFit, RandomResizedCrop, Resize, Stretch
 from highway.transforms.flip import FlipX, FlipY
 from highway.transforms.flip import FlipX as RandomHorizontalFlip
 from highway.transforms.flip import FlipY as RandomVerticalFlip
@@ -36,6 +37,7 @@ __all__ = [
     "Affine",
     "Albumentations",
     "AutoContrast",
+    "Buckets",
     "CenterCrop",
     "CenterFit",
     "ColorJitter",
@@ -64,6 +66,7 @@ __all__ = [
     "RandomCrop",
     "RandomEqualize",
     "RandomErasing",
+    "RandomFit",
     "RandomHorizontalFlip",
     "RandomInvert",
     "RandomResizedCrop",

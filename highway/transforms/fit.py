@@ -19,7 +19,7 @@ from highway.transforms.geometry import Geometry
 from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
-__all__ = ["CenterFit", "Fit", "Letterbox", "RandomResizedCrop", "Resize", "Stretch"]
+__all__ = ["CenterFit", "Fit", "Letterbox", "RandomFit", "RandomResizedCrop", "Resize", "Stretch"]
 
 Filter: TypeAlias = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
 
@@ -311,6 +311,36 @@ class CenterFit(Fit):
     def deterministic(self) -> CenterFit:
         """Return the transform itself: nothing is random."""
         return self
+
+
+class RandomFit(CenterFit):
+    """Resize the largest window with the aspect ratio of the output, at a random place of the picture.
+
+    Deterministic form: `CenterFit` of the same size.
+
+    Parameters
+    ----------
+    size : int or (int, int), optional
+        Height and width in pixels. Required on arrays; a reader uses its own `shape` instead.
+    interpolation : {"bilinear", "bicubic", "lanczos", "box", "nearest"}
+    min_visible : float
+        Drop boxes with less than this fraction of their area visible, 0 to 1.
+    """
+
+    def place(
+        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int]
+    ) -> Placement:
+        """Move the centered windows; one side of each is that of the picture."""
+        windows, targets, _ = super().place(rng, heights, widths, size)
+        sides = windows[:, 2:] - windows[:, :2]
+        room = np.stack((widths, heights), axis=1) - sides
+        windows[:, :2] = room * rng.uniform()[:, None]
+        windows[:, 2:] = np.minimum(windows[:, :2] + sides, np.stack((widths, heights), axis=1))
+        return Placement(windows, targets)
+
+    def deterministic(self) -> CenterFit:
+        """Return the `CenterFit` of the same size."""
+        return CenterFit(self.size, self.interpolation, self.min_visible)
 
 
 class Stretch(Fit):

@@ -407,7 +407,7 @@ def test_fields_of_whole_batches_are_not_joined():
 
 
 def test_places_after_batches():
-    regrouper = Regrouper("Rebatch", 2, False, Place(5, 1, 0, 4))
+    regrouper = Regrouper("Rebatch", lambda epoch: 2, False, Place(5, 1, 0, 4))
     found = [(made.indices.tolist(), made.seq, place) for made, place in regrouper.add(5, texts(0))]
     assert found == [([1, 2], 4, Place(6, 0, 0, 5))]
     found = [(made.indices.tolist(), place) for made, place in regrouper.add(6, texts(1))]

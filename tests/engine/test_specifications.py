@@ -43,6 +43,7 @@ from highway.modules import (
 from highway.transforms import (
     Affine,
     AutoContrast,
+    Buckets,
     CenterCrop,
     CenterFit,
     ColorJitter,
@@ -68,6 +69,7 @@ from highway.transforms import (
     RandomApply,
     RandomCrop,
     RandomErasing,
+    RandomFit,
     RandomResizedCrop,
     Rescale,
     Resize,
@@ -100,6 +102,7 @@ def lighter(images):
 TRANSFORMS = {
     "Affine": (lambda: Affine(10, translate=(0.1, 0.2), scale=(0.8, 1.2)), lambda: Affine(11)),
     "AutoContrast": (lambda: AutoContrast(0.7), AutoContrast),
+    "Buckets": (lambda: Buckets([(8, 8), (6, 12)], RandomFit()), lambda: Buckets([(8, 8), (6, 12)])),
     "CenterCrop": (lambda: CenterCrop((8, 6)), lambda: CenterCrop((6, 8))),
     "CenterFit": (lambda: CenterFit((8, 8)), lambda: CenterFit((8, 8), interpolation="nearest")),
     "ColorJitter": (lambda: ColorJitter(0.2, hue=0.1), lambda: ColorJitter(0.2)),
@@ -125,6 +128,7 @@ TRANSFORMS = {
     "RandomApply": (lambda: RandomApply([Invert(1.0)], p=0.4), lambda: RandomApply([Invert(1.0)])),
     "RandomCrop": (lambda: RandomCrop((8, 8), padding=1), lambda: RandomCrop((8, 8))),
     "RandomErasing": (lambda: RandomErasing(1.0, value=7), RandomErasing),
+    "RandomFit": (lambda: RandomFit((8, 8), min_visible=0.5), lambda: RandomFit((8, 8))),
     "RandomResizedCrop": (
         lambda: RandomResizedCrop((8, 8), scale=(0.2, 0.9)),
         lambda: RandomResizedCrop((8, 8)),

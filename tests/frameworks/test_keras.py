@@ -77,6 +77,7 @@ from highway.errors import (
 )
 from highway.keras import Dataset
 from highway.modules import ArrayReader, PadBoxes
+from highway.sampling import schedule
 
 def reader(batch_size=4, **options):
     images = np.zeros((10, 4, 4, 3), np.uint8)
@@ -130,6 +131,12 @@ with Pipeline([Boxes(), PadBoxes(3)]) as pipeline:
     assert [part.shape for part in Dataset(pipeline)[0]] == [(2, 4, 4, 3), (2, 3)]
 with Pipeline([Endless()]) as pipeline, pytest.raises(UnknownLengthError):
     Dataset(pipeline)
+
+with Pipeline([reader(schedule({0: 4, 1: 10, 2: 1}), epochs=3)]) as pipeline:
+    data = Dataset(pipeline)
+    for count in (3, 1, 10):
+        assert len(data) == count
+        assert sum(len(data[index][1]) for index in range(count)) == 10
 
 class Drops(Stage):
     def process(self, batch):

@@ -37,6 +37,7 @@ from highway.errors import (
     UnknownLengthError,
 )
 from highway.modules import ArrayReader, Augmentations, ListReader, PadBoxes
+from highway.sampling import schedule
 from highway.transforms import FlipX, Normalize, RandomErasing, Rescale, ToFloat
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -722,6 +723,23 @@ def test_set_epoch(device, where):
         copied = pickle.loads(pickle.dumps(loader))
     with copied:
         assert labels_of(copied) == epochs[2]
+
+
+@pytest.mark.parametrize("where", [None, "cuda"])
+def test_len_is_that_of_the_epoch(device, where):
+    device.prompt = True
+    counts = [6, 3, 12, 12]
+    with Loader([reader(schedule({0: 4, 1: 8, 2: 2}), epochs=4)], device=where) as loader:
+        for count in counts:
+            assert len(loader) == count
+            assert [len(loader) for _ in loader] == [count] * count
+        loader.set_epoch(1)
+        assert len(loader) == len(iter(loader)) == 3
+        assert [len(loader) for _ in loader] == [3] * 3
+        data = loader.as_dataloader()
+        for epoch, count in enumerate(counts):
+            data.set_epoch(epoch)
+            assert len(data) == len(list(data)) == count
 
 
 def test_set_epoch_keeps_the_place_in_a_resumed_epoch():

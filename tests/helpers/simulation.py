@@ -16,6 +16,7 @@ from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
 import numpy as np
+from small_modules import SizedNumbers
 
 from highway.network.protocol.messages import Cursor, Item, Key, Kind
 
@@ -157,8 +158,8 @@ class Machine:
 class DataMachine(Machine):
     def __init__(self, sim, stream):
         self.stream = stream
-        length = sim.length if sim.knows_length else None
-        self.role = sim.roles.DataMachine(sim.bytes, stream, sim.world, length, "data", timing=sim.timing)
+        numbering = SizedNumbers(sim.length) if sim.knows_length else None
+        self.role = sim.roles.DataMachine(sim.bytes, stream, sim.world, numbering, "data", timing=sim.timing)
         self.making = 0
         super().__init__(sim, f"data {stream}")
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_modules import SizedNumbers
 
 from highway.errors import StateMismatchError, SupersededError
 from highway.network.protocol.consumer import Consumer
@@ -440,7 +441,7 @@ def items(feed, horizon=100, batches=None):
 
 
 def test_feed_goes_through_all_epochs_to_the_end():
-    assert items(Feed(0, 2), batches=4) == [
+    assert items(Feed(0, SizedNumbers(2)), batches=4) == [
         ("BATCH", 0, 0), ("BATCH", 0, 1), ("END_OF_EPOCH", 0, 2),
         ("BATCH", 1, 0), ("BATCH", 1, 1), ("END_OF_EPOCH", 1, 2), ("END_OF_DATA", 2, 0),
     ]  # fmt: skip
@@ -454,14 +455,14 @@ def test_feed_goes_through_all_epochs_to_the_end():
 
 
 def test_feed_stops_at_the_horizon_and_goes_on_with_the_base():
-    feed = Feed(0, 10)
+    feed = Feed(0, SizedNumbers(10))
     assert len(items(feed, 3)) == 3
     feed.update(Cursor(1, 0, (Progress(2),)))
     assert items(feed, 3) == [("BATCH", 0, 3), ("BATCH", 0, 4)]
 
 
 def test_feed_seeks_to_what_is_lacking():
-    feed = Feed(1, 5)
+    feed = Feed(1, SizedNumbers(5))
     items(feed)
     feed.seek(Cursor(1, 1, (Progress(9), Progress(1, (3,)))))
     assert items(feed, 4) == [("BATCH", 1, 1), ("BATCH", 1, 2), ("BATCH", 1, 4)]
@@ -528,7 +529,7 @@ def test_what_is_missing_is_said():
 
 
 def test_data_machine_refuses_a_state_of_other_data():
-    machine = DataMachine(Counting(), 0, 1, 5, "data")
+    machine = DataMachine(Counting(), 0, 1, SizedNumbers(5), "data")
     machine.receive(False, "c", ready(cursor=Cursor(9, 0, (Progress(1),), "other")), 0.0)
     ((_, answer),) = machine.producer.outbox
     assert answer.code == "mismatch" and "other" in answer.text and "data" in answer.text
@@ -539,7 +540,7 @@ def test_data_machine_refuses_a_state_of_other_data():
 
 
 def test_data_machine_refuses_a_state_of_more_than_it_has():
-    machine = DataMachine(Counting(), 0, 1, 10, "data")
+    machine = DataMachine(Counting(), 0, 1, SizedNumbers(10), "data")
     machine.receive(False, "w", ready(cursor=Cursor(1)), 0.0)
     machine.feed.end(20)
     for generation, streams, refused in (

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.once
 # Bases, what applies others, a function of the user's, and what makes no picture.
 NOT_SHOWN = {
     *("Fit", "Placement", "Transform", "Warp"),
+    *("Buckets", "RandomFit"),
     *("Albumentations", "OneOf", "RandomApply", "Sequential", "SomeOf", "TorchVision"),
     *("Lambda", "Normalize", "Rescale", "ToFloat"),
 }

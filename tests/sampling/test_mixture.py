@@ -234,7 +234,9 @@ def test_drawn_seeds_of_sources(monkeypatch):
 def test_drop_last():
     order = ConcatSampler(members(), 50, drop_last=True)
     assert len(order) == 1
-    with pytest.raises(ArgumentError, match="drop_last leaves nothing of an epoch of 51 samples on 1 ranks"):
+    with pytest.raises(
+        ArgumentError, match="drop_last leaves nothing of size 51: a rank of 1 has 51 samples"
+    ):
         ConcatSampler(members(), 52, drop_last=True)
 
 

@@ -113,7 +113,7 @@ class BadSamples:
             self._lost.difference_update(numbers_of(indices).tolist() if self._lost else ())
             self._batches += 1
             self._any_good = self._any_good or len(indices) > 0
-            over = order.epochs is not None and self._batches == order.epochs * len(order)
+            over = order.epochs is not None and self._batches == order.numbering.number_of(order.epochs)
             error = next(reversed(self._bad.values())) if over and not self._any_good else None
         if error is not None:
             self.refuse_all(error)
@@ -129,7 +129,7 @@ class BadSamples:
         draws = SampleRandom(order.seed, epoch, indices, REPLACEMENT_POSITION)
         # A replacement has the number of the copy of the bad sample.
         copies = indices - numbers_of(indices)
-        candidates = order.candidates(epoch)
+        candidates = order.substitutes(epoch, indices)
         count = order.count if candidates is None else len(candidates)
 
         def numbers(turns: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from highway.sampling.digests import digest
 from highway.sampling.launchers import AUTO, WHOLE
 from highway.sampling.mixture import ConcatSampler, MixSampler
 from highway.sampling.sampler import Sampler, Task
+from highway.sampling.schedules import BatchSize, Schedule
 from highway.sampling.skips import Intervals
 
 __all__ = ["Concat", "Mix"]
@@ -50,6 +51,7 @@ class _Combined(OrderedSource):
         shapes = {(source.image_shape, source.image_dtype) for source in self.sources}
         if len(shapes) == 1:
             self.image_shape, self.image_dtype = shapes.pop()
+            self.image_shapes = self.sources[0].image_shapes
         self.classes = next(iter(self._classes()), None)
 
     def __repr__(self) -> str:
@@ -96,6 +98,12 @@ class _Combined(OrderedSource):
             raise ArgumentError(
                 f"{where} has {_field(names[0], spec)}, and sources[0] {_field(names[0], known)}; expected "
                 "sources with the same fields, dtypes and shapes"
+            )
+        shapes: list[Any] = [getattr(one, "shapes", None) for one in (first, source)]
+        if all(isinstance(one, Schedule) for one in shapes) and shapes[0] != shapes[1]:
+            raise ArgumentError(
+                f"{where} has shape {shapes[1].plain}, and sources[0] {shapes[0].plain}; expected the same in every "
+                "epoch"
             )
         classes: list[Any] = [getattr(one, "classes", None) for one in (first, source)]
         if all(isinstance(one, list) for one in classes) and classes[0] != classes[1]:
@@ -187,9 +195,9 @@ class _Combined(OrderedSource):
 
     def prepare(self) -> None:
         super().prepare()
-        length = len(self.order) if self.within is None else self.within.length
+        number_of = self.number_of if self.within is None else self.within.number_of
         for number, source in enumerate(self.sources):
-            source.within = Within(length, partial(self._skipped_of, number))
+            source.within = Within(number_of, partial(self._skipped_of, number))
             source.prepare()
 
     def begin_run(self) -> None:
@@ -414,7 +422,7 @@ class Mix(_Combined):
         workers: int | None = None,
         queue_size: int = 4,
     ) -> None:
-        def make(orders: Sequence[Sampler], batch_size: int, **options: Any) -> MixSampler:
+        def make(orders: Sequence[Sampler], batch_size: BatchSize, **options: Any) -> MixSampler:
             given = [1] * len(orders) if weights is None else weights
             return MixSampler(orders, given, stop, exact, batch_size, **options)
 

@@ -121,7 +121,7 @@ class Encoded(ImageReader):
             cache=reader.cache,
             cache_bytes=reader.cache_bytes,
         )
-        self.image_shape = None
+        self.image_shape, self.image_shapes = None, ()
         # The placement in stored pictures is computed when they are read.
         self.placed = False
         self.annotated = reader.annotated

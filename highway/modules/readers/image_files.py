@@ -16,6 +16,7 @@ from highway.modules.readers.listing.skipped_files import logger
 from highway.modules.readers.masks import mask_paths
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.remote_files import files_of, masks_of
+from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.access import Access
 from highway.storage.folders import folder_at
 from highway.transforms.fit import CenterFit, Fit
@@ -48,10 +49,12 @@ class ImageFileReader(ImageReader):
     ----------
     data_dir : path or URL
         Folder with one sub-folder for each class; a URL such as ``s3://bucket/folder`` is listed once, now.
-    batch_size : int
-        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    batch_size : int or Schedule
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`. A `highway.sampling.schedule`
+        gives each epoch another number.
+    shape : int, (int, int) or Schedule
+        Height and width of the images in pixels; a number alone is a square. A schedule gives each epoch another
+        one; the fit `Buckets` has shapes of its own.
     classes : sequence of str, optional
         Names of the sub-folders in the order of their labels, each once. Some of them may be missing or have no
         pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. Any other
@@ -95,8 +98,8 @@ class ImageFileReader(ImageReader):
     def __init__(
         self,
         data_dir: str | bytes | os.PathLike[str],
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         classes: Sequence[str] | None = None,
         fit: Fit | None = None,
@@ -132,8 +135,8 @@ class ImageFileReader(ImageReader):
         folder = os.fsdecode(self._folders.root)
         skipped = f", {self.skipped}" if len(self.skipped) else ""
         return (
-            f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shape}, fit={self.fit!r}, {self._known()}"
-            f"{skipped}{self._drawn()})"
+            f"ImageFileReader({folder!r}, {self.order.batch_size}, {self.shapes.plain}, fit={self.fit!r}, "
+            f"{self._known()}{skipped}{self._drawn()})"
         )
 
     def class_counts(self) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -31,22 +31,26 @@ from highway.modules.readers.fused_transforms import FusedTransforms
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
+from highway.modules.readers.picture_sizes import bucket_grouping, checked_sizes, read_sizes, starts_of
 from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.other_picture import OtherPicture
-from highway.modules.readers.samples import SampleReader, Samples
+from highway.modules.readers.samples import Files, SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
+from highway.sampling.grouped import GroupedSampler
 from highway.sampling.identity import numbers_of
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Sampler, Task
+from highway.sampling.schedules import BatchSize, Schedule, Shape, constant, scheduled
 from highway.sampling.windows import WindowedSampler
 from highway.storage.access import cache_at
 from highway.storage.outages import Outages
+from highway.transforms.buckets import Buckets
 from highway.transforms.fit import Fit, Resize
 from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from highway.modules.readers.read_ahead import ReadAhead
 
@@ -177,23 +181,24 @@ class ImageReader(OrderedSource):
     def __init__(
         self,
         samples: Samples,
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None,
         *,
         fit: Fit,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
         super().__init__(workers=options["workers"], queue_size=options["queue_size"])
-        self.shape = size(self.name, "shape", shape)
         given: object = fit
+        self.shapes, self._every_shape = self._checked_shapes(shape, fit)
+        self.shape = self._every_shape[0]
         # `Resize` is refused: the height or width of its output may depend on the picture.
         if not isinstance(given, Fit) or isinstance(given, Resize):
             raise self._refused(
                 "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
             )
-        if fit.size not in (None, self.shape):
-            raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
+        if fit.size is not None and self.shapes.stages != (fit.size,):
+            raise self._refused("fit", fit, f"no size, or that of the images, {self.shapes.plain}")
         self.fit = fit
         self._choice("color", options["color"], ("rgb", "gray"))
         self.color = options["color"]
@@ -215,22 +220,124 @@ class ImageReader(OrderedSource):
         self.placed = samples.placement
         self._min_visible = max(samples.min_visible, fit.min_visible)
         self.max_errors = options["max_errors"]
-        self.order = self._ordered(samples.size, batch_size, options)
         self._size = (*self.shape, 1 if self._gray else 3)
-        self.image_shape = self._size
+        if len(self._every_shape) == 1:
+            self.image_shape = self._size
+        else:
+            self.image_shapes = tuple((*one, self._size[2]) for one in self._every_shape)
         self._finish = FusedTransforms(dtype=self._type)
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
         self._local = threading.local()
+        self._buckets = fit if isinstance(fit, Buckets) else None
+        self.sizes = self._sizes_of_pictures(options["sizes"])
+        if self._buckets is not None:
+            if options["shuffle"] and self._windows() is not None:
+                raise self._refused(
+                    "fit", fit, "another one for data that are read in windows of shards, or window=None"
+                )
+            assert self.sizes is not None
+            grouping = bucket_grouping(self.name, self._buckets, self.sizes, batch_size)
+            self.order = self._grouped(grouping, options)
+        else:
+            self.order = self._ordered(samples.size, batch_size, options)
         self._bad_samples = BadSamples(
             self.name, self.order, self.on_error, self.max_errors, samples.noun, samples.where
         )
+
+    def _checked_shapes(
+        self, shape: Shape | None, fit: Fit
+    ) -> tuple[Schedule[Any], tuple[tuple[int, int], ...]]:
+        """Return the shape of the images in each epoch, and all shapes; with buckets, an epoch has all shapes."""
+        if isinstance(fit, Buckets):
+            if shape is not None:
+                raise self._refused("shape", shape, "None with Buckets, which have the shapes of the images")
+            return constant(None), fit.shapes
+        if shape is None:
+            raise self._refused("shape", shape, "(height, width) of the images, or fit=Buckets(...)")
+        shapes = scheduled(shape, lambda one: size(self.name, "shape", one))
+        return shapes, tuple(dict.fromkeys(shapes.stages))
+
+    def _sizes_of_pictures(self, given: Any) -> NDArray[np.int64] | None:
+        """Return height and width of each picture, int64 (N, 2), for buckets; else None."""
+        if self._buckets is None:
+            if given is not None:
+                raise ArgumentError(
+                    f"{self.name}: sizes is given, and fit is no Buckets; expected both or none"
+                )
+            return None
+        if given is not None:
+            return checked_sizes(self.name, given, self.samples.size)
+        if not isinstance(self.samples, Files) or self.samples.ranges is not None:
+            raise ArgumentError(
+                f"{self.name}: sizes is missing: Buckets need height and width of each picture before it is read; "
+                "expected them as an array of int (N, 2), since only those of local files are read from their headers"
+            )
+        files = self.samples
+        return read_sizes(files.size, lambda: self._reading_sizes(files))
+
+    def _reading_sizes(self, files: Files) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        """Return a function that reads the sizes of some pictures, in this thread; (0, 0) for those that are bad."""
+        decoder = self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
+
+        def started(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+            starts = starts_of(map(files.path, indices.tolist()))
+            try:
+                return decoder.read_contents(starts, self.exif, 0).copy()
+            finally:
+                decoder.leave()
+
+        def whole(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
+            try:
+                heads, failures = files.read(decoder, indices, self.exif, 0)
+                for row in np.flatnonzero(heads[:, 0]).tolist():
+                    found = self._other(row, indices[row])
+                    if isinstance(found, OtherPicture):
+                        heads[row, 1:] = found.height, found.width
+                    else:
+                        failures[row], heads[row, 1:] = found, 0
+                return heads[:, 1:].copy(), failures
+            finally:
+                decoder.leave()
+
+        def read(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+            heads = started(indices)
+            sizes = heads[:, 1:]
+            rest = np.flatnonzero(heads[:, 0])
+            if not len(rest):
+                return sizes
+
+            def again(rows: NDArray[np.int64]) -> dict[int, HighwayError]:
+                sizes[rest[rows]], found = whole(indices[rest[rows]])
+                return {int(rows[row]): error for row, error in found.items()}
+
+            failures = again(np.arange(len(rest)))
+            if failures:
+                self._outages.retried(failures, again)
+            return sizes
+
+        return read
+
+    @property
+    def bucket_sizes(self) -> dict[tuple[int, int], int]:
+        """Number of pictures in each bucket, by its shape, of those that are read; with the fit `Buckets`."""
+        order = self.order
+        if not isinstance(order, GroupedSampler) or self._buckets is None:
+            raise ArgumentError(f"{self.name}: fit is {self.fit!r}, which has no buckets; expected Buckets")
+        return dict(zip(self._buckets.shapes, order.group_counts.tolist(), strict=True))
+
+    def _specification(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        arguments, keywords = super()._specification()
+        if self.sizes is not None:
+            # The headers are not read again.
+            keywords["sizes"] = self.sizes
+        return arguments, keywords
 
     def _windows(self) -> tuple[NDArray[np.int64], int] | None:
         """Samples of each shard, int64 (S,), and shards in a window; None if the data are shuffled as a whole."""
         return None
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+    def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
         windows = self._windows() if options["shuffle"] and options["weights"] is None else None
         if windows is None:
             return super()._ordered(size, batch_size, options)
@@ -272,15 +379,31 @@ class ImageReader(OrderedSource):
         return self.samples.known_labels()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        spec = {"images": array_spec(self._type, *self._size), **self.samples.spec()}
+        # A side that all shapes have is known.
+        sides = (
+            side.pop() if len(side) == 1 else None for side in map(set, zip(*self._every_shape, strict=True))
+        )
+        height, width = sides
+        images = array_spec(self._type, height, width, self._size[2])
+        spec = {"images": images, **self.samples.spec()}
         if self.samples.masked:
-            spec["masks"] = array_spec(np.uint8, *self.shape)
-        pairs = dict.fromkeys(self.samples.pairs, array_spec(self._type, *self._size))
+            spec["masks"] = array_spec(np.uint8, height, width)
+        pairs = dict.fromkeys(self.samples.pairs, images)
         return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         wide = () if self.dtype == "uint8" else (self.dtype,)
-        return self.fit, *self._size, *wide, self.exif, self.exact, self._min_visible, *self.annotated
+        shape = self.shape if self.shapes.constant else (self.shapes,)
+        return (
+            self.fit,
+            *shape,
+            self._size[2],
+            *wide,
+            self.exif,
+            self.exact,
+            self._min_visible,
+            *self.annotated,
+        )
 
     # Calls from the engine
 
@@ -374,12 +497,12 @@ class ImageReader(OrderedSource):
                 self._ahead.done(turn)
 
     def _loaded(self, task: Task, indices: NDArray[np.int64], turn: int) -> Batch | None:
-        part = self.samples.begin()
-        made, failures = self._read(part, task.epoch, indices, turn)
+        part, sized = self.samples.begin(), self._sized(task)
+        made, failures = sized._read(part, task.epoch, indices, turn)
         if failures:
             self._note(failures, indices)
             if self.on_error == "replace":
-                self._replace(part, made, list(failures), task, indices, turn)
+                sized._replace(part, made, list(failures), task, indices, turn)
                 self.count_replaced(len(failures))
             else:
                 kept = np.delete(np.arange(len(indices)), list(failures))
@@ -388,7 +511,20 @@ class ImageReader(OrderedSource):
         self._bad_samples.count(indices)
         if not len(indices):
             return None
-        return self._batch(task, part, indices, made)
+        return sized._batch(task, part, indices, made)
+
+    def _sized(self, task: Task) -> Self:
+        """Return the reader that makes images of the shape of a task, with the state of this one."""
+        order = self.order
+        if self._buckets is not None and isinstance(order, GroupedSampler):
+            shape = self._buckets.shapes[order.group_of(task.indices)]
+        else:
+            shape = self.shapes.at(task.epoch)
+        if shape == self.shape:
+            return self
+        sized = self.copied()
+        sized.shape, sized._size = shape, (*shape, self._size[2])
+        return sized
 
     def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
         fields: dict[str, NDArray[Any]] = {"images": made.images}

@@ -24,6 +24,7 @@ from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.identity import numbers_of
 from highway.sampling.sampler import Task
+from highway.sampling.schedules import BatchSize
 from highway.store.reading import StoreReader
 from highway.store.records import BatchBuffers, Records
 from highway.store.sharing import SharedStore
@@ -62,7 +63,7 @@ class LevelDBSource(OrderedSource):
     ----------
     path : path
         Folder of the store.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     on_error : {"raise", "skip", "replace"}
         Policy for a damaged record: raise, skip it, or replace it by a random other one. If the storage fails, reading
@@ -106,7 +107,7 @@ class LevelDBSource(OrderedSource):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        batch_size: int,
+        batch_size: BatchSize,
         *,
         on_error: OnError = "raise",
         max_errors: int | float | None = None,

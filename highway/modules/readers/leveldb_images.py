@@ -21,6 +21,7 @@ from highway.modules.readers.listing.class_names import stored_classes
 from highway.modules.readers.masks import Masks
 from highway.modules.readers.options import PictureOptions
 from highway.modules.readers.samples import SampleReader, Samples
+from highway.sampling.schedules import BatchSize, Shape
 from highway.store.records import Column, Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
@@ -48,10 +49,10 @@ class LevelDBImageReader(ImageReader):
     ----------
     path : path
         Folder of the store.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    shape : int, (int, int) or Schedule
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     fit : Fit, optional
         Which window of a picture becomes the image; by default ``CenterFit()``, with boxes ``Letterbox()``.
     min_visible : float
@@ -90,8 +91,8 @@ class LevelDBImageReader(ImageReader):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         fit: Fit | None = None,
         min_visible: float = 0.0,
@@ -125,7 +126,7 @@ class LevelDBImageReader(ImageReader):
         self.path = self._store.path
 
     def __repr__(self) -> str:
-        own = f"{self.path!r}, {self.order.batch_size}, {self.shape}"
+        own = f"{self.path!r}, {self.order.batch_size}, {self.shapes.plain}"
         return f"LevelDBImageReader({own}, fit={self.fit!r}{self._drawn()})"
 
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:

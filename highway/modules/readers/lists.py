@@ -25,6 +25,7 @@ from highway.modules.readers.remote_files import Listed
 from highway.modules.readers.samples import Samples, checked_min_visible
 from highway.modules.readers.together import Together, check_pairs, picture_columns
 from highway.sampling.digests import digest
+from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -57,9 +58,9 @@ class ListReader(ImageReader):
         float32; class names (N,), str, which become class numbers, int64; or a list of class names for each picture,
         which becomes float32 (N, number of classes), 1 for the classes in the list and 0 for the others. With `boxes`:
         for each picture, one label for each of its boxes.
-    batch_size : int
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    batch_size : int or Schedule
+    shape : int, (int, int) or Schedule
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     root : path or URL, optional
         Folder of the pictures and masks whose paths are relative; by default the working directory.
     classes : sequence of str, optional
@@ -112,8 +113,8 @@ class ListReader(ImageReader):
         self,
         paths: Sequence[Path],
         labels: Any,
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         root: Path | None = None,
         classes: Sequence[str] | None = None,
@@ -189,8 +190,8 @@ class ListReader(ImageReader):
     def from_csv(
         cls,
         path: Path,
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -263,8 +264,8 @@ class ListReader(ImageReader):
     def from_jsonl(
         cls,
         path: Path,
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -314,8 +315,8 @@ class ListReader(ImageReader):
     def _from_manifest(
         cls,
         listed: Manifest,
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None,
         root: Path | None,
         **options: Any,
     ) -> Self:
@@ -333,7 +334,7 @@ class ListReader(ImageReader):
 
     def __repr__(self) -> str:
         known = f", {len(self.classes)} classes {self._origin}" if self.classes is not None else ""
-        own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
+        own = f"{self.order.batch_size}, {self.shapes.plain}, fit={self.fit!r}"
         return f"<ListReader of {self.size} pictures, {own}{known}{self._drawn()}>"
 
     def class_counts(self) -> NDArray[np.int64]:

@@ -123,6 +123,10 @@ class PictureOptions(SourceOptions, total=False):
         Pictures with more pixels in their header are bad samples and are not decoded. A progressive JPEG takes up to 6
         bytes of memory a pixel in each worker, other JPEGs only some rows, other formats 6 to 25 bytes a pixel with the
         file, one picture at a time (docs/formats.md). PIL's own limit does not apply.
+    sizes : array_like of int (N, 2), optional
+        With the fit `Buckets`: height and width of each picture of the data, upright unless `exif` is False; 0 where
+        they are not known. By default they are read from the headers of all files when the reader is made; its
+        attribute `sizes` has them, so that you can keep them. Data at URLs, tars, stores and tables need them.
     """
 
     color: Annotated[Literal["rgb", "gray"], "rgb"]
@@ -131,6 +135,7 @@ class PictureOptions(SourceOptions, total=False):
     max_errors: Annotated[int | float | None, None]
     exact: Annotated[bool, False]
     max_pixels: Annotated[int, MAX_PIXELS]
+    sizes: Annotated[ArrayLike | None, None]
 
 
 class RemoteOptions(TypedDict, total=False):

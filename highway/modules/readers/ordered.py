@@ -17,9 +17,12 @@ from highway.errors import ArgumentError, HighwayError, StateMismatchError
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.options import SourceOptions
 from highway.sampling.digests import digest
+from highway.sampling.grouped import GroupedSampler
+from highway.sampling.grouping import Grouping
 from highway.sampling.identity import numbers_of
 from highway.sampling.plan import Data, Plan
 from highway.sampling.sampler import FRONT, Position, Sampler, Task
+from highway.sampling.schedules import BatchSize
 from highway.sampling.skips import Intervals, Skips
 
 __all__ = ["OrderedSource", "Within"]
@@ -32,13 +35,13 @@ class Within(NamedTuple):
 
     Attributes
     ----------
-    length : int
-        Batches in an epoch of the mixture.
+    number_of : callable
+        Returns the number in the mixture of a batch, by its epoch and its number in the epoch.
     skipped : callable
         Returns the samples of the source that are skipped where a task is, or None.
     """
 
-    length: int
+    number_of: Callable[[int, int], int]
     skipped: Callable[[Task], Intervals | None]
 
 
@@ -72,7 +75,11 @@ class OrderedSource(Source):
     # Rarely acquired: only when bad samples are replaced.
     _counting: ClassVar[threading.Lock] = threading.Lock()
 
-    def _ordered(self, size: int, batch_size: int, options: SourceOptions) -> Sampler:
+    def _grouped(self, grouping: Grouping, options: SourceOptions) -> Sampler:
+        """Return the sampler whose batches have samples of one group each; see `_ordered`."""
+        return GroupedSampler(grouping, **self._order_options(len(grouping.of_samples), options))
+
+    def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
         """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already."""
         return Sampler(size, batch_size, **self._order_options(size, options))
 
@@ -167,8 +174,21 @@ class OrderedSource(Source):
         return len(task.indices)
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
+        """Number of batches in the first epoch, and in all, unless `batch_size` is a schedule: see `batches_in`."""
         return len(self.order)
+
+    @property
+    def epochs_alike(self) -> bool:
+        return self.order.numbering.constant
+
+    def batches_in(self, epoch: int) -> int:
+        return self.order.batches_in(epoch)
+
+    def number_of(self, epoch: int, seq: int = 0) -> int:
+        return self.order.numbering.number_of(epoch, seq)
+
+    def batch_at(self, number: int) -> tuple[int, int]:
+        return self.order.numbering.at(number)
 
     @property
     def epochs(self) -> int | None:  # type: ignore[override]
@@ -233,11 +253,12 @@ class OrderedSource(Source):
             "version", "kind" (name of the source), "size" (number of samples), "shuffle", "seed", "fingerprint" (of the
             list of samples), "epoch", and "position": number of places of that epoch's order that all ranks together
             have delivered. With a `WindowedSampler` also "window"; with a `Plan` also hashes of what "subset", "split"
-            and "weights" choose, "repeats" and "max_samples", as far as they are given. Where something is skipped also
+            and "weights" choose, "repeats" and "max_samples", as far as they are given. With a `GroupedSampler` also
+            "groups", a hash of them, and "done": places of each group that are done. Where something is skipped also
             "skips", see `Skips.state`.
         """
-        epoch, position = self.order.place_at(ticket, self._begun)
-        state = {**self._identity(), **self._planned(epoch), "epoch": epoch, "position": position}
+        place = self.order.place_at(ticket, self._begun)
+        state = {**self._identity(), **self._planned(place.epoch), **self.order.state_of(place)}
         skips = self.order.skips
         return state if skips is None else {**state, "skips": skips.state(self.order)}
 
@@ -291,11 +312,18 @@ class OrderedSource(Source):
                 raise self._mismatch(
                     f"has {name} {_shown(state.get(name))}",
                     f"{planned.get(name)!r}; give the arguments of the run that saved it, which say what samples an "
-                    "epoch has",
+                    "epoch has" + (", and in what groups" if name == "groups" else ""),
                 )
         # After the last epoch only position 0 is valid.
         position = self._whole(state, "position", 0 if epoch == self.order.epochs else self.order.size - 1)
         found = _Found(epoch, position)
+        place = self.order.place_of(state, epoch, position)
+        if place is None:
+            raise self._mismatch(
+                f"has done {_shown(state.get('done'))}",
+                f"the number of places of each group that are done, {position} in all",
+            )
+        found.place = place
         found.skips = Skips.of_state(self.name, state["skips"], self.order) if "skips" in state else Skips()
         return found
 
@@ -312,9 +340,9 @@ class OrderedSource(Source):
 
     def seek(self, place: Position) -> int:
         # Without the skips of a state, to which others may be added.
-        self._begun = Position(place.epoch, place.position)
+        self._begun = place.place if isinstance(place, _Found) else place
         self.prepare()
-        start = self.order.number_after(place)
+        start = self.order.number_after(self._begun)
         if self._bad_samples is not None:
             self._bad_samples.seek(start)
         return start
@@ -349,19 +377,17 @@ class OrderedSource(Source):
 
     def _steps(self, ticket: int, steps: Iterable[int | tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield steps as (epoch, number), those after the batches that were delivered."""
-        length = len(self)
         last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
+        current, following = self.batch_at(ticket)
         for step in steps:
             pair: object = step
-            epoch, seq = (
-                pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (ticket // length, pair)
-            )
+            epoch, seq = pair if isinstance(pair, (tuple, list)) and len(pair) == 2 else (current, pair)
             epoch = whole("Pipeline.skip", "epoch of a step", epoch, 0, last_epoch)
-            seq = whole("Pipeline.skip", "step", seq, 0, length - 1)
-            if epoch * length + seq < ticket:
+            seq = whole("Pipeline.skip", "step", seq, 0, self.batches_in(epoch) - 1)
+            if (epoch, seq) < (current, following):
                 raise ArgumentError(
                     f"Pipeline.skip: step {seq} of epoch {epoch} was delivered already; expected step "
-                    f"{ticket % length} of epoch {ticket // length}, which is the next one, or later ones"
+                    f"{following} of epoch {current}, which is the next one, or later ones"
                 )
             yield epoch, seq
 
@@ -396,7 +422,8 @@ class OrderedSource(Source):
 
     def ticket_of(self, task: Task) -> int:
         """Return the number of a task, counted from the start of the first epoch, of this source or of its mixture."""
-        return task.epoch * (len(self.order) if self.within is None else self.within.length) + task.seq
+        number_of = self.number_of if self.within is None else self.within.number_of
+        return number_of(task.epoch, task.seq)
 
     def skipped_samples(self, task: Task) -> Intervals | None:
         """Return the samples that are skipped where a task is; None if there are none."""
@@ -405,7 +432,7 @@ class OrderedSource(Source):
         skips = self.order.skips
         if skips is None:
             return None
-        return skips.samples_at(self.order.place_at(task.epoch * len(self) + task.seq, self._begun))
+        return skips.samples_at(self.order.place_at(self.number_of(task.epoch, task.seq), self._begun))
 
     def _whole(self, state: Mapping[str, Any], name: str, highest: int) -> int:
         value = state[name]
@@ -420,6 +447,7 @@ class OrderedSource(Source):
 class _Found(Position):
     """The position of a state, and what the state skips; equal to the position alone."""
 
+    place: Position
     skips: Skips
 
 
@@ -431,7 +459,7 @@ _HINTS = {
 }
 
 
-_PLANNED = ("subset", "split", "repeats", "max_samples", "weights", "stop", "exact")
+_PLANNED = ("subset", "split", "repeats", "max_samples", "weights", "stop", "exact", "groups")
 """Entries of a state that a source with these arguments has."""
 
 

@@ -17,6 +17,7 @@ from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.rng import SampleRandom
 from highway.sampling.sampler import Task
+from highway.sampling.schedules import BatchSize
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,7 +34,7 @@ class Noise(OrderedSource):
 
     Parameters
     ----------
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
     shape : int, (int, int) or (int, int, int)
         Height, width and channels of the images; without channels there are 3. A number alone is a square.
@@ -61,7 +62,7 @@ class Noise(OrderedSource):
 
     def __init__(
         self,
-        batch_size: int,
+        batch_size: BatchSize,
         shape: int | tuple[int, int] | tuple[int, int, int],
         *,
         classes: int = 10,

@@ -21,6 +21,7 @@ from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.sample_fields import SampleField
 from highway.modules.readers.samples import OWN_FIELDS, checked_min_visible
 from highway.modules.readers.tar_samples import TarSamples
+from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.access import cache_at
 from highway.storage.shard_names import shard_paths
 from highway.storage.tar_index import compression_of, indexed, refused_compression
@@ -75,10 +76,10 @@ class TarReader(ImageReader):
         Tar files, plain or gzip'ed; with brace lists, ``train-{0000..1023}.tar``, or wildcards, ``train-*.tar``. All
         are local, or all URLs. Or one JSON file in the format of wids, ``train.json``, which lists the tars with their
         numbers of bytes and samples; these are compared.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    shape : int, (int, int) or Schedule
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     image : str
         Endings of the pictures, with ``;`` between them, in upper or lower case; of several pictures in a sample the
         first of these endings counts. The contents decide the format.
@@ -149,8 +150,8 @@ class TarReader(ImageReader):
     def __init__(
         self,
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         image: str = _IMAGE,
         label: str | tuple[str, Any] | None = "cls",
@@ -239,7 +240,7 @@ class TarReader(ImageReader):
     def __repr__(self) -> str:
         shown = repr(self.paths[0]) + (f" and {len(self.paths) - 1} more tars" * (len(self.paths) > 1))
         window = "" if self.order.window is None else f", window={self.order.window}"
-        own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}{window}"
+        own = f"{self.order.batch_size}, {self.shapes.plain}, fit={self.fit!r}{window}"
         return f"<TarReader of {self.size} pictures in {shown}, {own}{self._drawn()}>"
 
     def _opened(self, folder: str | None, options: PictureFileOptions) -> _Tars:

@@ -114,7 +114,8 @@ class StoringSink(Outlet):
 
     def identity(self, ticket: int) -> tuple[int, int]:
         place = self._numbers[ticket]
-        return divmod(place, self._length) if self._length else (0, place)
+        assert self._source is not None
+        return self._source.batch_at(place) if self._length else (0, place)
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
         del self._numbers[ticket]

@@ -15,6 +15,7 @@ from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, ContractError
 from highway.modules.stages.ragged_rows import sample_of
 from highway.modules.stages.sample_functions import function_of, naming, samples
+from highway.sampling.schedules import Schedule, constant
 
 __all__ = ["Filter"]
 
@@ -42,8 +43,8 @@ class Filter(Stage):
     refill : bool
         Fill the batches up again.
     batch_size : int, optional
-        Samples of the refilled batches, 1 to 2**32. By default that of the reader, or of a stage between it and this
-        one that regroups; it is needed where the source does not tell.
+        Samples of the refilled batches, 1 to 2**32. By default that of the reader, in each epoch, or of a stage between
+        it and this one that regroups; it is needed where the source does not tell.
     drop_last : bool
         With `refill`: drop a smaller batch at the end of an epoch.
     workers : int, optional
@@ -69,6 +70,9 @@ class Filter(Stage):
     ...     [(batch.size, set((batch.labels % 2).tolist())) for batch in pipeline]
     [(4, {1}), (2, {1})]
     """
+
+    _sizes: Schedule[int] | None = None
+    """Sizes of the batches of the reader, where `batch_size` is None."""
 
     def __init__(
         self,
@@ -125,12 +129,16 @@ class Filter(Stage):
                 break
             order = getattr(module, "order", module)
             found = getattr(order, "batch_size", None)
-            self.batch_size = found if isinstance(found, int) else self.batch_size
-        if self.batch_size is None:
+            if isinstance(found, (int, Schedule)):
+                self._sizes = constant(found) if isinstance(found, int) else found
+        if self._sizes is None:
             raise ArgumentError(
                 f"{self.name}: batch_size is None, and {modules[0].name} does not say how large its batches are; "
                 "expected batch_size=, or refill=False to leave the batches smaller"
             )
+
+    def batch_size_in(self, epoch: int) -> int | None:
+        return self.batch_size if self._sizes is None else self._sizes.at(epoch)
 
     def process(self, batch: Batch) -> Batch | None:
         """Return the samples that remain; None without any. See the class for what raises."""

@@ -6,13 +6,13 @@ Both are pure, like the links between them.
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from highway.errors import StateMismatchError
 from highway.network.protocol.link import delivered
 from highway.network.protocol.messages import Cursor, Data, Key, Kind, Progress
 
-__all__ = ["Delivery", "Feed", "Wanted"]
+__all__ = ["Delivery", "Feed", "Numbering", "Wanted"]
 
 
 class Wanted(NamedTuple):
@@ -32,14 +32,22 @@ class Wanted(NamedTuple):
     position: int
 
 
+class Numbering(Protocol):
+    """Numbers the batches of all epochs, as a source that knows its length does: see `highway.engine.Source`."""
+
+    def batches_in(self, epoch: int) -> int: ...
+    def number_of(self, epoch: int, seq: int = 0) -> int: ...
+    def batch_at(self, number: int) -> tuple[int, int]: ...
+
+
 class Feed:
     """Yields the items of one stream that a cursor lacks, in order.
 
     Parameters
     ----------
     stream : int
-    length : int, optional
-        Batches in an epoch. Without it, all batches count as one epoch.
+    numbering : Numbering, optional
+        Batches of the epochs. Without it, all batches count as one epoch.
 
     Attributes
     ----------
@@ -49,9 +57,9 @@ class Feed:
         Number of batches of all epochs; known once the source has ended.
     """
 
-    def __init__(self, stream: int, length: int | None) -> None:
+    def __init__(self, stream: int, numbering: Numbering | None) -> None:
         self.stream = stream
-        self._length = length or None
+        self._numbering = numbering
         self.total: int | None = None
         self._cursor = Cursor(0)
         self._next: Key | None = Key(0, 0, stream)
@@ -61,7 +69,7 @@ class Feed:
         """Return the least number of batches that the stream must have for a cursor to be valid."""
         progress = cursor.streams[self.stream] if cursor.streams else Progress()
         last = progress.beyond[-1] + 1 if progress.beyond else progress.base
-        return cursor.epoch * (self._length or 0) + last
+        return last if self._numbering is None else self._numbering.number_of(cursor.epoch, last)
 
     def halt(self) -> None:
         """Request nothing more until the next `seek`."""
@@ -107,25 +115,26 @@ class Feed:
         return None
 
     def _number(self, key: Key) -> int:
-        # An epoch of unknown length is the only one.
-        return key.epoch * (self._length + 1) + key.seq if self._length else key.seq
+        # An epoch of unknown length is the only one; all others have an end, which counts too.
+        numbering = self._numbering
+        return key.seq if numbering is None else numbering.number_of(key.epoch, key.seq) + key.epoch
 
     def _at(self, key: Key) -> Wanted:
-        length = self._length
-        position = key.epoch * length + key.seq if length else key.seq
-        if not length and key.epoch:
+        numbering = self._numbering
+        position = key.seq if numbering is None else numbering.number_of(key.epoch, key.seq)
+        if numbering is None and key.epoch:
             return Wanted(key, Kind.END_OF_DATA, position)
         if self.total is not None and position >= self.total:
-            return Wanted(key, Kind.END_OF_EPOCH if key.seq or not length else Kind.END_OF_DATA, position)
-        if length and key.seq == length:
+            ends_epoch = key.seq or numbering is None
+            return Wanted(key, Kind.END_OF_EPOCH if ends_epoch else Kind.END_OF_DATA, position)
+        if numbering is not None and key.seq == numbering.batches_in(key.epoch):
             return Wanted(key, Kind.END_OF_EPOCH, position)
         return Wanted(key, Kind.BATCH, position)
 
     def end(self, total: int) -> None:
         """Note that the source ends after `total` batches; the item that discovered the end is requested again."""
         self.total = total
-        length = self._length
-        last = Key(total // length, total % length, self.stream) if length else Key(0, total, self.stream)
+        last = Key(*((0, total) if self._numbering is None else self._numbering.batch_at(total)), self.stream)
         self._next = last if self._next is None else min(self._next, last)
 
     @property
@@ -138,8 +147,8 @@ class Feed:
         """Whether the training machine has everything, by its last cursor."""
         if self.total is None:
             return False
-        epochs = -(-self.total // self._length) if self._length else 1
-        return self._cursor.epoch >= epochs
+        epoch, seq = (0, 1) if self._numbering is None else self._numbering.batch_at(self.total)
+        return self._cursor.epoch >= epoch + bool(seq)
 
 
 class Delivery:

@@ -10,7 +10,7 @@ from collections import deque
 
 from highway.errors import HighwayError, StateMismatchError, SupersededError
 from highway.network.protocol.consumer import Consumer
-from highway.network.protocol.delivery import Delivery, Feed, Wanted
+from highway.network.protocol.delivery import Delivery, Feed, Numbering, Wanted
 from highway.network.protocol.link import TIMING, Peer, Random, Timing
 from highway.network.protocol.messages import Cursor, Data, Item, Key, Kind, Message, Refusal
 from highway.network.protocol.producer import Producer
@@ -32,8 +32,8 @@ class DataMachine:
         Returns the given number of random bytes.
     stream, world : int
         Rank of this data machine, and number of data machines.
-    length : int, optional
-        Batches in an epoch; without it, all batches count as one epoch.
+    numbering : Numbering, optional
+        Batches of the epochs; without it, all batches count as one epoch.
     fingerprint : str
         Fingerprint of the data.
     timing : Timing
@@ -49,13 +49,13 @@ class DataMachine:
         random: Random,
         stream: int,
         world: int,
-        length: int | None,
+        numbering: Numbering | None,
         fingerprint: str,
         timing: Timing = TIMING,
     ) -> None:
         self.producer = Producer(random, timing)
         self.producer.admits = self._refusal_of
-        self.feed = Feed(stream, length)
+        self.feed = Feed(stream, numbering)
         self._world = world
         self._fingerprint = fingerprint
         # Average size of a batch.

@@ -23,6 +23,7 @@ from highway.modules.readers.fused_transforms import FusedWindows
 from highway.modules.readers.options import SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.sampler import Task
+from highway.sampling.schedules import BatchSize
 from highway.transforms.transform import Transform
 
 __all__ = ["ArrayReader"]
@@ -61,7 +62,7 @@ class ArrayReader(OrderedSource):
     labels : array_like (N,) or (N, K), or path, or None
         Field `labels`: whole numbers, which become int64, or floats, which become float32. Other arrays are not
         changed.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`. After a mapping it may be the
         second argument: ``ArrayReader({"x": x, "y": y}, 32)``.
     fields : mapping of str to array, optional
@@ -129,7 +130,7 @@ class ArrayReader(OrderedSource):
         self,
         images: Any = None,
         labels: Any = None,
-        batch_size: int | None = None,
+        batch_size: BatchSize | None = None,
         *,
         fields: Mapping[str, Any] | None = None,
         keys: Sequence[str] | None = None,

@@ -30,7 +30,9 @@ from highway.modules.readers.datasets.making import Answer, Failed, Maker, Reque
 from highway.modules.readers.options import OnError, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.sampling.identity import numbers_of
+from highway.sampling.lengths import TokenBatches
 from highway.sampling.sampler import Task
+from highway.sampling.schedules import BatchSize
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -78,8 +80,11 @@ class DatasetReader(OrderedSource):
         With ``__len__`` and ``__getitem__`` (index from 0), such as a list or a Dataset of torch; a function of the
         index, with `length`; or an iterable, which is read in its own order, and can neither be shuffled nor resumed:
         it takes no options that need samples by their index.
-    batch_size : int
-        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
+    batch_size : int or Schedule
+        Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`; no schedule for an iterable.
+    batch_by : TokenBatches, optional
+        Instead of `batch_size`: batches of samples of about the same length, of so many samples as their lengths allow,
+        see `highway.sampling.tokens`. A bad sample is replaced by one of the same group of lengths, or a shorter one.
     collate : callable, optional
         Makes the arrays of a batch from a list of samples: returns a mapping by name, a tuple, or an array, each with a
         row for each sample.
@@ -148,8 +153,9 @@ class DatasetReader(OrderedSource):
     def __init__(
         self,
         dataset: Any,
-        batch_size: int,
+        batch_size: BatchSize | None = None,
         *,
+        batch_by: TokenBatches | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         names: Names = None,
         ragged: Iterable[str] | None = None,
@@ -166,6 +172,7 @@ class DatasetReader(OrderedSource):
         options = completed(SourceOptions, options)
         super().__init__(workers=options["workers"], queue_size=options["queue_size"])
         self.dataset = dataset
+        self._check_batches(batch_size, batch_by)
         self._collator = Collator(self.name, names, ragged, collate)
         self.processes = whole(self.name, "processes", processes, 0, _MOST_PROCESSES)
         self.start_method = start_method
@@ -177,6 +184,10 @@ class DatasetReader(OrderedSource):
         batched = None if batched is None else flag(self.name, "batched", batched)
         self._stream: Callable[[], IterableSource] | None = None
         if length is None and only_iterates(dataset):
+            if batch_by is not None:
+                raise self._refused(
+                    "batch_by", batch_by, "None with an iterable, whose samples have no numbers"
+                )
             self._check_iterable(keys, batched, on_error, max_errors, options)
             self._stream = self._stream_of(whole(self.name, "batch_size", batch_size, 1, 2**32), options)
             return
@@ -184,7 +195,13 @@ class DatasetReader(OrderedSource):
         if not self._items.size:
             raise EmptyDatasetError(f"{self.name}: dataset has no samples; expected one or more")
         self._keys = self._checked_keys(keys)
-        self.order = self._ordered(self._items.size, batch_size, options)
+        self._batch_by = batch_by
+        if batch_by is not None:
+            grouping = batch_by.grouping(self.name, self._items.size)
+            self.order = self._grouped(grouping, options)
+        else:
+            assert batch_size is not None
+            self.order = self._ordered(self._items.size, batch_size, options)
         self._bad_samples: BadSamples = BadSamples(
             self.name, self.order, on_error, max_errors, "sample", "of the dataset"
         )
@@ -197,7 +214,8 @@ class DatasetReader(OrderedSource):
             return repr(self._stream())
         where = f", processes={self.processes}" if self.processes else ""
         kind = type(self.dataset).__name__
-        return f"<DatasetReader of a {kind} of {self._items.size}, {self.order.batch_size}{where}{self._drawn()}>"
+        batches = self.order.batch_size if self._batch_by is None else self._batch_by
+        return f"<DatasetReader of a {kind} of {self._items.size}, {batches}{where}{self._drawn()}>"
 
     @property
     def size(self) -> int:
@@ -427,6 +445,14 @@ class DatasetReader(OrderedSource):
             )
 
     # Arguments
+
+    def _check_batches(self, batch_size: object, batch_by: object) -> None:
+        """Raise ArgumentError unless one of the two is given."""
+        if batch_by is not None and not isinstance(batch_by, TokenBatches):
+            raise self._refused("batch_by", batch_by, "what highway.sampling.tokens(limit, lengths) returns")
+        if (batch_size is None) == (batch_by is None):
+            given = "missing" if batch_size is None else f"{batch_size!r}, and batch_by is given too"
+            raise ArgumentError(f"{self.name}: batch_size is {given}; expected either batch_size or batch_by")
 
     def _refused(self, name: str, value: object, allowed: str) -> ArgumentError:
         return ArgumentError(f"{self.name}: {name} is {value!r}; expected {allowed}")

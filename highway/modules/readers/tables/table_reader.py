@@ -17,6 +17,7 @@ from highway.modules.readers.listing.numeric_names import warn_of_order
 from highway.modules.readers.options import PictureFileOptions
 from highway.modules.readers.samples import OWN_FIELDS, Samples, checked_min_visible
 from highway.modules.readers.together import Together, picture_columns
+from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
 
@@ -62,10 +63,10 @@ class TableReader(ImageReader):
     table : path or URL, sequence of these, or table
         Files, patterns such as ``"train-*.parquet"`` or ``"train-{000..127}.parquet"``, local folders of ``.parquet``
         or ``.arrow`` files; all with the same columns. Parquet files may be at URLs. Or a table in memory.
-    batch_size : int
+    batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    shape : int, (int, int) or Schedule
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     image : str, sequence of str, or mapping of str to str
         Column of the pictures. Of several columns, ``("image", "target")``, the later ones have further pictures, which
         become fields of these names, of the dtype and shape of the images: see `pairs` of `ListReader`.
@@ -143,8 +144,8 @@ class TableReader(ImageReader):
     def __init__(
         self,
         table: Any,
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "image",
         label: str | None = "label",
@@ -239,7 +240,7 @@ class TableReader(ImageReader):
     def __repr__(self) -> str:
         known = f", {len(self.classes)} classes {self._rows.origin}" if self.classes is not None else ""
         windows = f", windows of {self.order.window} row groups" if self.order.window is not None else ""
-        own = f"{self.order.batch_size}, {self.shape}, fit={self.fit!r}"
+        own = f"{self.order.batch_size}, {self.shapes.plain}, fit={self.fit!r}"
         return f"<TableReader of {self.size} rows {self._rows.where}, {own}{known}{windows}{self._drawn()}>"
 
     def _fields(self, fields: Any) -> dict[str, str]:

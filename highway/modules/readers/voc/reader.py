@@ -24,6 +24,7 @@ from highway.modules.readers.remote_files import files_of, masks_of
 from highway.modules.readers.voc.folder import VOCFolder, VOCSample
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.modules.readers.voc.voc_xml import LARGEST_FILE, Annotation, object_names, parse_annotation
+from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.access import Access
 from highway.transforms.fit import Fit, Letterbox
 
@@ -74,9 +75,9 @@ class VOCReader(ImageReader):
     ----------
     root : path or URL
         The folder; a URL such as ``s3://bucket/VOC2012`` is listed once, now, and all of its annotations are fetched.
-    batch_size : int
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    batch_size : int or Schedule
+    shape : int, (int, int) or Schedule
+        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
     split : str, (str, float), (str, mapping of str to float) or None
         Which list of names: "train" stands for ``ImageSets/Main/train.txt``, or, with `masks`, for
         ``ImageSets/Segmentation/train.txt`` if that exists, or else for ``ImageSets/train.txt``; "lists/mine.txt"
@@ -166,8 +167,8 @@ class VOCReader(ImageReader):
     def __init__(
         self,
         root: Path,
-        batch_size: int,
-        shape: int | tuple[int, int],
+        batch_size: BatchSize,
+        shape: Shape | None = None,
         *,
         split: str | tuple[str, float | Mapping[str, float]] | None = "train",
         fit: Fit | None = None,
@@ -257,7 +258,7 @@ class VOCReader(ImageReader):
         )
 
     def __repr__(self) -> str:
-        own = f"{self.root!r}, {self.order.batch_size}, {self.shape}, split={self.split!r}"
+        own = f"{self.root!r}, {self.order.batch_size}, {self.shapes.plain}, split={self.split!r}"
         classes = f"<{len(self.classes)} {self.classes_origin}: {shown_names(self.classes)}>"
         skipped = f", {self.skipped}" if len(self.skipped) else ""
         sizes = f", {len(self.other_sizes)} with another <size>" if self.other_sizes else ""
