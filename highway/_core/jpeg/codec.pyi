@@ -12,6 +12,7 @@ STORAGE: int
 UNTRIED: int
 BAD_FILE: int
 NO_MEMORY: int
+MOST_VIEWS: int
 
 def library_versions() -> dict[str, str | None]: ...
 def orientation(exif: bytes | None, xmp: bytes | None) -> int: ...
@@ -64,6 +65,19 @@ class BatchDecoder:
         nbytes: int = 0,
         wide: bool = False,
     ) -> bool: ...
+    def begin_views(
+        self,
+        samples: NDArray[np.int64],
+        views: list[
+            tuple[
+                NDArray[np.float64], NDArray[np.int32], NDArray[np.bool_], int, tuple[int, int, int]
+            ]
+        ],
+        exact: bool,
+        nbytes: int = 0,
+        wide: bool = False,
+    ) -> bool: ...
     def ahead(self) -> bool: ...
     def finish(self, slots: NDArray[np.int64], images: Images) -> list[int]: ...
+    def finish_views(self, slots: NDArray[np.int64], images: list[Images]) -> list[int]: ...
     def leave(self) -> None: ...

@@ -19,6 +19,7 @@ from highway.modules.readers.remote_files import files_of, masks_of
 from highway.storage.access import Access
 from highway.storage.folders import folder_at
 from highway.transforms.fit import CenterFit, Fit
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,15 +51,15 @@ class ImageFileReader(ImageReader):
         Folder with one sub-folder for each class; a URL such as ``s3://bucket/folder`` is listed once, now.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    shape : int or (int, int), optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views`, which have their own.
     classes : sequence of str, optional
         Names of the sub-folders in the order of their labels, each once. Some of them may be missing or have no
         pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. Any other
         sub-folder raises an ArgumentError.
-    fit : Fit
+    fit : Fit or Views
         Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or a
-        `Fit` of your own.
+        `Fit` of your own. `Views` make several images of each picture, as fields in the place of `images`.
     labels : {"index", "one_hot"}
         int64 (N,), or float32 (N, number of classes).
     masks_dir : path or URL, optional
@@ -96,10 +97,10 @@ class ImageFileReader(ImageReader):
         self,
         data_dir: str | bytes | os.PathLike[str],
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None = None,
         *,
         classes: Sequence[str] | None = None,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         labels: Literal["index", "one_hot"] = "index",
         masks_dir: str | bytes | os.PathLike[str] | None = None,
         mask_fill: int = 0,

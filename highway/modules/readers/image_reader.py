@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -11,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
-from highway._core.pixels import resample
-from highway._core.pool import waiting
-from highway.arguments import flag, size, whole
+from highway.arguments import flag, whole
 from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
 from highway.engine.spec import Spec, array_spec
@@ -28,6 +25,7 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.fused_transforms import FusedTransforms
+from highway.modules.readers.image_fields import ImageFields
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
@@ -41,9 +39,10 @@ from highway.sampling.sampler import Sampler, Task
 from highway.sampling.windows import WindowedSampler
 from highway.storage.access import cache_at
 from highway.storage.outages import Outages
-from highway.transforms.fit import Fit, Resize
+from highway.transforms.fit import Fit
 from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,8 +63,8 @@ class DecodedBatch:
 
     Attributes
     ----------
-    images : ndarray
-        Finished images.
+    images : dict of str to ndarray
+        Finished images, by their fields.
     mapping : PictureMapping or None
         How the images show the pictures, if boxes or masks need it.
     masks : uint8 (N, H, W) or None
@@ -75,12 +74,12 @@ class DecodedBatch:
 
     def __init__(
         self,
-        images: NDArray[Any],
+        images: Mapping[str, NDArray[Any]],
         mapping: PictureMapping | None = None,
         masks: NDArray[np.uint8] | None = None,
         pairs: Mapping[str, DecodedBatch] | None = None,
     ) -> None:
-        self.images = images
+        self.images = dict(images)
         self.mapping = mapping
         self.masks = masks
         self.pairs = dict(pairs or {})
@@ -95,7 +94,7 @@ class DecodedBatch:
     def masks_for(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """The array of the masks, of height and width `shape`; allocated on the first call."""
         if self.masks is None:
-            self.masks = empty((len(self.images), *shape))
+            self.masks = empty((len(next(iter(self.images.values()))), *shape))
         return self.masks
 
     def take(self, rows: NDArray[np.int64]) -> DecodedBatch:
@@ -105,7 +104,7 @@ class DecodedBatch:
             return np.take(array, rows, axis=0, out=empty((len(rows), *array.shape[1:]), array.dtype))
 
         return DecodedBatch(
-            taken(self.images),
+            {name: taken(images) for name, images in self.images.items()},
             None if self.mapping is None else self.mapping.take(rows),
             None if self.masks is None else taken(self.masks),
             {name: pair.take(rows) for name, pair in self.pairs.items()},
@@ -178,22 +177,13 @@ class ImageReader(OrderedSource):
         self,
         samples: Samples,
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None,
         *,
-        fit: Fit,
+        fit: Fit | Views,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
         super().__init__(workers=options["workers"], queue_size=options["queue_size"])
-        self.shape = size(self.name, "shape", shape)
-        given: object = fit
-        # `Resize` is refused: the height or width of its output may depend on the picture.
-        if not isinstance(given, Fit) or isinstance(given, Resize):
-            raise self._refused(
-                "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
-            )
-        if fit.size not in (None, self.shape):
-            raise self._refused("fit", fit, f"no size, or that of the images, {self.shape}")
         self.fit = fit
         self._choice("color", options["color"], ("rgb", "gray"))
         self.color = options["color"]
@@ -209,15 +199,17 @@ class ImageReader(OrderedSource):
         self.cache, self.cache_bytes = options["cache"], options["cache_bytes"]
         self._cache = cache_at(self.name, self.cache, self.cache_bytes)
         self._gray = self.color == "gray"
-        self.fit.color(1 if self._gray else 3, self._type)
-        self._filter = resample.FILTERS.index(self.fit.interpolation)
+        channels = 1 if self._gray else 3
+        self._fields = ImageFields(self.name, fit, shape, channels, self._type)
+        self.shape = self._fields.shape
         self.samples = samples
+        if self.shape is None:
+            self._check_views()
         self.placed = samples.placement
-        self._min_visible = max(samples.min_visible, fit.min_visible)
+        self._min_visible = max(samples.min_visible, self._fields.min_visible)
         self.max_errors = options["max_errors"]
         self.order = self._ordered(samples.size, batch_size, options)
-        self._size = (*self.shape, 1 if self._gray else 3)
-        self.image_shape = self._size
+        self.image_shape = None if self.shape is None else (*self.shape, channels)
         self._finish = FusedTransforms(dtype=self._type)
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
@@ -272,15 +264,16 @@ class ImageReader(OrderedSource):
         return self.samples.known_labels()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        spec = {"images": array_spec(self._type, *self._size), **self.samples.spec()}
+        images = self._fields.spec()
+        spec = {**images, **self.samples.spec()}
         if self.samples.masked:
-            spec["masks"] = array_spec(np.uint8, *self.shape)
-        pairs = dict.fromkeys(self.samples.pairs, array_spec(self._type, *self._size))
+            spec["masks"] = array_spec(np.uint8, *self._shape)
+        pairs = {name: images["images"] for name in self.samples.pairs}
         return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         wide = () if self.dtype == "uint8" else (self.dtype,)
-        return self.fit, *self._size, *wide, self.exif, self.exact, self._min_visible, *self.annotated
+        return *self._fields.making(), *wide, self.exif, self.exact, self._min_visible, *self.annotated
 
     # Calls from the engine
 
@@ -292,11 +285,11 @@ class ImageReader(OrderedSource):
         int
             Number of fused steps.
         """
-        if self.samples.pairs:
-            # Only the Augmentations know which fields move with the images.
+        if self.samples.pairs or self.image_shape is None:
+            # Only the Augmentations know which fields move with the images, or which field they change.
             return 0
         finish = FusedTransforms(steps, seed, self._type)
-        self._finish = finish if finish.takes(self._size[2]) else FusedTransforms(dtype=self._type)
+        self._finish = finish if finish.takes(self.image_shape[2]) else FusedTransforms(dtype=self._type)
         return self._finish.count
 
     def open(self) -> None:
@@ -391,7 +384,7 @@ class ImageReader(OrderedSource):
         return self._batch(task, part, indices, made)
 
     def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
-        fields: dict[str, NDArray[Any]] = {"images": made.images}
+        fields: dict[str, NDArray[Any]] = dict(made.images)
         extras: dict[str, NDArray[Any]] = {}
         offsets = None
         numbers = numbers_of(indices)
@@ -399,7 +392,7 @@ class ImageReader(OrderedSource):
         ragged: set[str] = set()
         if objects is not None:
             assert made.mapping is not None
-            boxes, of_boxes, extras, offsets = objects.mapped(made.mapping, self.shape, self._min_visible)
+            boxes, of_boxes, extras, offsets = objects.mapped(made.mapping, self._shape, self._min_visible)
             labels = labels if of_boxes is None else of_boxes
             ragged = {"boxes", *extras} | ({"labels"} if of_boxes is not None else set())
         if labels is not None:
@@ -408,7 +401,7 @@ class ImageReader(OrderedSource):
             fields["boxes"] = boxes
         if self.placed:
             assert made.mapping is not None
-            placement, sizes = made.mapping.placement.matrices(self.shape), made.mapping.sizes.copy()
+            placement, sizes = made.mapping.placement.matrices(self._shape), made.mapping.sizes.copy()
             before = part.picture_sizes(numbers)
             if before is not None:
                 placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
@@ -416,7 +409,7 @@ class ImageReader(OrderedSource):
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
-        fields |= {name: pair.images for name, pair in made.pairs.items()}
+        fields |= {name: pair.images["images"] for name, pair in made.pairs.items()}
         fields |= part.columns(numbers)
         lists = part.lists(numbers)
         if lists is not None:
@@ -429,7 +422,7 @@ class ImageReader(OrderedSource):
             seq=task.seq,
             indices=indices,
             keys=part.keys(numbers),
-            applied=1 + self._finish.count,
+            applied=len(self._fields.views) + self._finish.count,
             extras=extras,
             offsets=offsets,
             ragged=ragged,
@@ -486,13 +479,13 @@ class ImageReader(OrderedSource):
         numbers = numbers_of(indices)
         try:
             heads = self._read_heads(part, numbers, turn, failures)
-            placement = self._place(heads, epoch, indices)
-            made, results = self._decode(heads, placement, made, places)
+            placements = self._place(heads, epoch, indices)
+            made, results = self._decode(heads, placements, made, places)
         finally:
             decoder.leave()
         self._note_results(heads, results, numbers, failures)
-        self._decode_others(heads, placement, made.images, places, numbers, failures)
-        self._annotate(part, heads, placement, made, slots, numbers, failures)
+        self._decode_others(heads, placements, made.images, places, numbers, failures)
+        self._annotate(part, heads, placements[0], made, slots, numbers, failures)
         for name in self.samples.pairs:
             pair = self._reader_of(name)
             # With the same random numbers as the first pictures.
@@ -542,46 +535,41 @@ class ImageReader(OrderedSource):
         rows = np.arange(len(indices)) if good else np.flatnonzero(statuses == jpeg.OK)
         return _Heads(heads, good, rows, others, orientations, turns, objects is not None)
 
-    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> Placement:
-        """Choose the window of each picture, its target in the image, and which images are mirrored."""
-        rng = SampleRandom(self.seed, epoch, indices, 0)
+    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> list[Placement]:
+        """Choose, for each view, the window of each picture, its target in the image, and which images are mirrored."""
         _, heights, widths = heads.table.T
-        placement = self.fit.choose(rng, heights, widths, self.shape)
-        mirrored = placement.mirrored ^ self._finish.mirrored(1, rng, self._size)
-        return placement._replace(mirrored=mirrored)
+        return self._fields.placements(
+            SampleRandom(self.seed, epoch, indices, 0), heights, widths, self._finish
+        )
 
     def _decode(
-        self, heads: _Heads, placement: Placement, made: DecodedBatch | None, places: NDArray[np.int64]
+        self,
+        heads: _Heads,
+        placements: Sequence[Placement],
+        made: DecodedBatch | None,
+        places: NDArray[np.int64],
     ) -> tuple[DecodedBatch, Sequence[int]]:
         """Decode pictures into new images, or into `places` of `made`; also returns a status for each of them."""
         decoder: jpeg.BatchDecoder = self._local.decoder
-        rows, good = heads.rows, heads.good
-        windows, targets, mirrored = placement if good else placement.take(rows)
-        count = len(heads.table)
-        nbytes = count * math.prod(self._size) * self._finish.itemsize
+        rows = heads.rows
+        chosen = placements if heads.good else [placement.take(rows) for placement in placements]
+        count, itemsize = len(heads.table), self._finish.itemsize
         try:
-            covered = decoder.begin(
-                rows,
-                windows,
-                targets,
-                mirrored,
-                self._filter,
-                self.exact,
-                self._size,
-                nbytes,
-                self._type == np.uint16,
+            covered = self._fields.begin(
+                decoder, rows, chosen, self.exact, self._fields.nbytes(count, itemsize)
             )
         except ValueError:
-            self._refuse(heads, placement)
+            self._refuse(heads, placements)
             raise
         if made is None:
             # The memory of an earlier batch is about to return to the pool: waiting for it saves a buffer.
-            while not waiting(nbytes) and decoder.ahead():
+            while not self._fields.have_room(count, itemsize) and decoder.ahead():
                 pass
-            made = DecodedBatch(self._finish.room((count, *self._size)))
+            made = DecodedBatch(self._fields.room(count, self._finish))
         if not covered:
-            self._paint(made.images, places[rows], targets)
-        return made, decoder.finish(places[rows], self._finish.images(made.images))
+            self._fields.paint(made.images, places[rows], chosen, self._finish)
+        images = [self._finish.images(view.of(made.images)) for view in self._fields.views]
+        return made, decoder.finish_views(places[rows], images)
 
     def _note_results(
         self,
@@ -604,8 +592,8 @@ class ImageReader(OrderedSource):
     def _decode_others(
         self,
         heads: _Heads,
-        placement: Placement,
-        images: NDArray[Any],
+        placements: Sequence[Placement],
+        images: Mapping[str, NDArray[Any]],
         places: NDArray[np.int64],
         indices: NDArray[np.int64],
         failures: dict[int, HighwayError],
@@ -617,13 +605,13 @@ class ImageReader(OrderedSource):
                 failures[row] = found
                 continue
             try:
-                images[places[row]] = self._finished(found, placement, row)
+                self._fields.draw(found.pixels(), placements, row, images, places[row], self._finish)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
                 failures[row] = self._without_pil(row, indices[row], error)
             except ValueError:
-                self._refuse(heads, placement)
+                self._refuse(heads, placements)
                 raise
 
     def _annotate(
@@ -646,13 +634,13 @@ class ImageReader(OrderedSource):
         made.note(mapping, slots)
         if masks is not None:
             places = np.arange(len(indices)) if slots is None else slots
-            room = made.masks_for(self.shape)
+            room = made.masks_for(self._shape)
             failures |= masks.show(indices, mapping, heads.orientations, room, places, failures)
 
-    def _refuse(self, heads: _Heads, placement: Placement) -> None:
-        """Raise where the fit chose windows or targets that are not allowed."""
+    def _refuse(self, heads: _Heads, placements: Sequence[Placement]) -> None:
+        """Raise where a fit chose windows or targets that are not allowed."""
         _, heights, widths = heads.table.T
-        self.fit.refuse(placement, heights, widths, self.shape)
+        self._fields.refuse(placements, heights, widths)
 
     def _orientations(self, others: Mapping[int, OtherPicture | None]) -> NDArray[np.int64]:
         """EXIF orientation by which each picture of the last read is turned upright."""
@@ -690,12 +678,6 @@ class ImageReader(OrderedSource):
         for row in objects.bad:
             refused[row] = objects.error(row, self.name)
         return turns, refused
-
-    def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
-        """Fill the images that their targets do not cover with the color of the fit."""
-        color = np.broadcast_to(self.fit.color(self._size[2], self._type), (1, 1, 1, self._size[2]))
-        pixel = self._finish.done(np.ascontiguousarray(color), np.zeros((1, 2), np.bool_))
-        images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
     def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
         """Open a picture for PIL, or return its error; `again` keeps the file however large it is."""
@@ -755,17 +737,6 @@ class ImageReader(OrderedSource):
             )
         return again
 
-    def _finished(self, picture: OtherPicture, placement: Placement, row: int) -> NDArray[Any]:
-        """Decode a picture with PIL and make the image of row `row`."""
-        whole = empty((1, *self._size), self._type)
-        windows, targets, mirrored = placement.take(slice(row, row + 1))
-        if self.fit.uncovered(targets, self.shape)[0]:
-            whole[0] = self.fit.color(self._size[2], self._type)
-        upright = np.zeros((1, 2), np.uint8)
-        resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
-        image: NDArray[Any] = self._finish.done(whole, mirrored)[0]
-        return image
-
     def _replace(
         self,
         part: SampleReader,
@@ -808,6 +779,37 @@ class ImageReader(OrderedSource):
         self._bad_samples.note({int(numbers_of(indices)[row]): error for row, error in failures.items()})
 
     # Arguments
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Height and width of the images; there are no boxes and masks with Views, which have several."""
+        assert self.shape is not None
+        return self.shape
+
+    def _check_views(self) -> None:
+        """Raise if the samples have what only follows one view, or a field with the name of one of the views."""
+        samples = self.samples
+        found = [
+            name
+            for name, there in (
+                ("boxes", samples.boxed),
+                ("masks", samples.masked),
+                ("the extra placement", samples.placement),
+                *((repr(name), True) for name in samples.pairs),
+            )
+            if there
+        ]
+        if found:
+            raise ArgumentError(
+                f"{self.name}: fit is {self.fit!r}, and the samples have {', '.join(found)}, which would need one set "
+                "for each view; expected only labels and columns with Views: leave the others out, or give the reader a "
+                "fit with one view"
+            )
+        taken = [name for name in self._fields.names if name in samples.columns_spec()]
+        if taken:
+            raise ArgumentError(
+                f"{self.name}: fit is {self.fit!r}, and the samples have a field {taken[0]!r} too; expected other names"
+            )
 
     def _refused(self, name: str, value: object, allowed: str) -> ArgumentError:
         return ArgumentError(f"{self.name}: {name} is {value!r}; expected {allowed}")

@@ -24,6 +24,7 @@ from highway.modules.readers.samples import SampleReader, Samples
 from highway.store.records import Column, Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,9 +51,9 @@ class LevelDBImageReader(ImageReader):
         Folder of the store.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
-    fit : Fit, optional
+    shape : int or (int, int), optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views`, which have their own.
+    fit : Fit or Views, optional
         Which window of a picture becomes the image; by default ``CenterFit()``, with boxes ``Letterbox()``.
     min_visible : float
         0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
@@ -91,9 +92,9 @@ class LevelDBImageReader(ImageReader):
         self,
         path: str | os.PathLike[str],
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None = None,
         *,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,

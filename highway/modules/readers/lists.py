@@ -27,6 +27,7 @@ from highway.modules.readers.together import Together, check_pairs, picture_colu
 from highway.sampling.digests import digest
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -58,8 +59,8 @@ class ListReader(ImageReader):
         which becomes float32 (N, number of classes), 1 for the classes in the list and 0 for the others. With `boxes`:
         for each picture, one label for each of its boxes.
     batch_size : int
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    shape : int or (int, int), optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views`, which have their own.
     root : path or URL, optional
         Folder of the pictures and masks whose paths are relative; by default the working directory.
     classes : sequence of str, optional
@@ -88,7 +89,7 @@ class ListReader(ImageReader):
         Adds two extras, which map what a network finds back to the picture: `placement`, float64 (N, 3, 3), maps
         (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up to date;
         `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See `Batch.boxes_in_picture`.
-    fit : Fit, optional
+    fit : Fit or Views, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, which shows all of them,
         otherwise ``CenterFit()``.
     shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
@@ -113,7 +114,7 @@ class ListReader(ImageReader):
         paths: Sequence[Path],
         labels: Any,
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None = None,
         *,
         root: Path | None = None,
         classes: Sequence[str] | None = None,
@@ -123,7 +124,7 @@ class ListReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
@@ -190,7 +191,7 @@ class ListReader(ImageReader):
         cls,
         path: Path,
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -264,7 +265,7 @@ class ListReader(ImageReader):
         cls,
         path: Path,
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "path",
         label: str | Sequence[str] | None = "class",
@@ -315,7 +316,7 @@ class ListReader(ImageReader):
         cls,
         listed: Manifest,
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None,
         root: Path | None,
         **options: Any,
     ) -> Self:

@@ -19,6 +19,7 @@ from highway.modules.readers.samples import OWN_FIELDS, Samples, checked_min_vis
 from highway.modules.readers.together import Together, picture_columns
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +65,8 @@ class TableReader(ImageReader):
         or ``.arrow`` files; all with the same columns. Parquet files may be at URLs. Or a table in memory.
     batch_size : int
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int or (int, int)
-        Height and width of the images in pixels; a number alone is a square.
+    shape : int or (int, int), optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views`, which have their own.
     image : str, sequence of str, or mapping of str to str
         Column of the pictures. Of several columns, ``("image", "target")``, the later ones have further pictures, which
         become fields of these names, of the dtype and shape of the images: see `pairs` of `ListReader`.
@@ -102,7 +103,7 @@ class TableReader(ImageReader):
         0 to 255: value of mask pixels that the fit leaves uncovered. Only with `masks`.
     placement : bool
         Adds the extras `placement` and `picture_sizes`: see `ListReader`.
-    fit : Fit, optional
+    fit : Fit or Views, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, otherwise ``CenterFit()``.
     window_bytes : int
         For Parquet files with pictures as bytes: a window has as many row groups as surely have this many decoded bytes
@@ -144,7 +145,7 @@ class TableReader(ImageReader):
         self,
         table: Any,
         batch_size: int,
-        shape: int | tuple[int, int],
+        shape: int | tuple[int, int] | None = None,
         *,
         image: str | Sequence[str] | Mapping[str, str] = "image",
         label: str | None = "label",
@@ -158,7 +159,7 @@ class TableReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         window_bytes: int = 256 << 20,
         **options: Unpack[PictureFileOptions],
     ) -> None:
