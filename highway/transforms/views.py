@@ -25,14 +25,14 @@ class FieldViews(NamedTuple):
 
     Attributes
     ----------
-    count : int or None
-        Views of each picture; None for one view, without an axis of its own.
+    views : int or None
+        Number for each picture; None for one view, without an axis of its own.
     fit : Fit
     size : (int, int)
         Height and width in pixels.
     """
 
-    count: int | None
+    views: int | None
     fit: Fit
     size: tuple[int, int]
 
@@ -71,7 +71,7 @@ interpolation='bilinear'), (16, 24))})
         if not isinstance(given, Mapping) or not given:
             raise ArgumentError(f"Views: views is {views!r}; expected {_EXPECTED}")
         self.fields = {name: _checked(name, value) for name, value in views.items()}
-        total = sum(found.count or 1 for found in self.fields.values())
+        total = sum(found.views or 1 for found in self.fields.values())
         if total > MOST_VIEWS:
             raise ArgumentError(f"Views: {total} views of each picture; expected at most {MOST_VIEWS}")
 
@@ -81,7 +81,7 @@ interpolation='bilinear'), (16, 24))})
 
     def __repr__(self) -> str:
         shown = {
-            name: (found.fit, found.size) if found.count is None else tuple(found)
+            name: (found.fit, found.size) if found.views is None else tuple(found)
             for name, found in self.fields.items()
         }
         return f"Views({shown!r})"
@@ -95,7 +95,9 @@ interpolation='bilinear'), (16, 24))})
 
 explain_init(Views)
 
-_EXPECTED = "names of fields with (count, fit, size) or (fit, size), such as {'crops': (2, RandomResizedCrop(), 224)}"
+_EXPECTED = (
+    "names of fields with (count, fit, size) or (fit, size), such as {'crops': (2, RandomResizedCrop(), 224)}"
+)
 
 
 def _checked(name: object, value: Any) -> FieldViews:

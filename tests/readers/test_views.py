@@ -5,8 +5,8 @@ import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import class_folders, jpeg_bytes, photograph
+from PIL import Image
 from tars import shards_of_folder
 
 from highway import replay
@@ -65,11 +65,15 @@ def folder(tmp_path_factory):
     root = class_folders(tmp_path_factory.mktemp("photos"), classes=2, each=4)
     for orientation in (3, 6):
         picture = photograph(50 + orientation, 70, orientation)
-        (root / "class0" / f"turned{orientation}.jpg").write_bytes(jpeg_bytes(picture, orientation=orientation))
+        (root / "class0" / f"turned{orientation}.jpg").write_bytes(
+            jpeg_bytes(picture, orientation=orientation)
+        )
     photograph(90, 70, 3).save(root / "class1" / "a.png")
     photograph(60, 64, 5).save(root / "class1" / "b.webp")
     photograph(40, 90, 4).convert("L").save(root / "class1" / "c.bmp")
-    Image.fromarray(np.arange(70 * 50, dtype=np.uint16).reshape(70, 50) * 18).save(root / "class0" / "deep.png")
+    Image.fromarray(np.arange(70 * 50, dtype=np.uint16).reshape(70, 50) * 18).save(
+        root / "class0" / "deep.png"
+    )
     return root
 
 
@@ -167,7 +171,11 @@ def test_any_number_of_threads_and_samples_in_a_batch_gives_the_same_bits(folder
 
 def chain(folder, batch_size=3):
     transforms = Augmentations([FlipX(), ColorJitter(0.4), Normalize()], field="global")
-    return [reader(folder, batch_size=batch_size, epochs=2), transforms, Augmentations([FlipY()], field="local")]
+    return [
+        reader(folder, batch_size=batch_size, epochs=2),
+        transforms,
+        Augmentations([FlipY()], field="local"),
+    ]
 
 
 def test_resuming_and_replay(folder):
@@ -182,7 +190,9 @@ def test_resuming_and_replay(folder):
     seen = {(batch.epoch, key) for batch in whole[:2] for key in batch.keys}
     assert_equal(rest, {key: arrays for key, arrays in by_sample(whole).items() if key not in seen})
     again = replay.batch(chain(folder), state, epoch=1, step=1)
-    assert_equal(by_sample([again]), by_sample([batch for batch in whole if (batch.epoch, batch.seq) == (1, 1)]))
+    assert_equal(
+        by_sample([again]), by_sample([batch for batch in whole if (batch.epoch, batch.seq) == (1, 1)])
+    )
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip", "replace"])
@@ -236,9 +246,10 @@ def test_stores(folder, tmp_path):
 
 def test_over_the_network(folder):
     address = "inproc://views"
-    with Pipeline([reader(folder, workers=1), ZMQSink(address)]), Pipeline(
-        [ZMQSource(address), Augmentations([FlipX(), ToFloat()], field="global")]
-    ) as training:
+    with (
+        Pipeline([reader(folder, workers=1), ZMQSink(address)]),
+        Pipeline([ZMQSource(address), Augmentations([FlipX(), ToFloat()], field="global")]) as training,
+    ):
         found = list(training)
     here = batches(reader(folder), Augmentations([FlipX(), ToFloat()], field="global"))
     assert [*found[0].fields] == ["global", "local", "labels"]
@@ -254,9 +265,7 @@ STEPS = [FlipX(), Rotate(20), RandomCrop((20, 24)), ColorJitter(0.4, 0.3), Norma
 def test_a_field_with_one_view_is_transformed_as_images(folder):
     fit, size = RandomResizedCrop(), (32, 40)
     found = batches(reader(folder, {"one": (fit, size)}), Augmentations(STEPS, seed=7, field="one"))
-    alone = batches(
-        ImageFileReader(folder, 4, size, fit=fit, epochs=1), Augmentations(STEPS, seed=7)
-    )
+    alone = batches(ImageFileReader(folder, 4, size, fit=fit, epochs=1), Augmentations(STEPS, seed=7))
     assert [batch.applied for batch in found] == [batch.applied for batch in alone]
     assert_equal(by_sample(found, "one", "labels"), by_sample(alone, "images", "labels"))
 
@@ -271,7 +280,7 @@ def test_every_view_draws_its_own_transforms(folder):
             for mirrored, view, one in zip(kinds, views, plain, strict=True):
                 np.testing.assert_array_equal(view, one[:, ::-1] if mirrored else one)
             flipped += sum(kinds)
-            assert 6 > sum(kinds) or len(found) > 1
+            assert sum(kinds) < 6 or len(found) > 1
     assert 0.3 < flipped / (6 * sum(batch.size for batch in found)) < 0.7
     # The first view draws as the sample itself.
     for before, after in zip(same, found, strict=True):
@@ -310,9 +319,13 @@ def test_fields_with_different_transforms(folder):
 
 
 def test_transforms_that_do_not_find_their_images(folder):
-    with pytest.raises(FieldError, match="needs the field 'images'; the batch has global, local, labels; .*field='x'"):
+    with pytest.raises(
+        FieldError, match=r"needs the field 'images'; the batch has global, local, labels; .*field='x'"
+    ):
         batches(reader(folder), Augmentations([FlipX()]))
-    with pytest.raises(FieldError, match="field is 'other'; expected a field of the batch.*global, local, labels"):
+    with pytest.raises(
+        FieldError, match=r"field is 'other'; expected a field of the batch.*global, local, labels"
+    ):
         batches(reader(folder), Augmentations([FlipX()], field="other"))
     labels = Batch({"labels": np.zeros(3, np.int64)}, seq=0)
     with pytest.raises(ContractError, match=r"field 'labels' is int64 of shape \(3,\)"):
@@ -361,7 +374,10 @@ def test_bits_of_bfloat16_are_not_taken_for_numbers(folder):
         ({"a": (Resize(3), 3)}, "the fit of 'a' is Resize"),
         ({"a": (FlipX(), 3)}, "the fit of 'a' is FlipX"),
         ({"a": (CenterFit(4), 3)}, r"the fit of 'a' is CenterFit\(\(4, 4\).*\(3, 3\)"),
-        ({"a": (40, CenterFit(), 3), "b": (25, CenterFit(), 3)}, "65 views of each picture; expected at most 64"),
+        (
+            {"a": (40, CenterFit(), 3), "b": (25, CenterFit(), 3)},
+            "65 views of each picture; expected at most 64",
+        ),
     ],
 )
 def test_wrong_views(views, message):
@@ -370,11 +386,11 @@ def test_wrong_views(views, message):
 
 
 def test_what_does_not_go_with_views(folder, tmp_path):
-    with pytest.raises(ArgumentError, match="^ImageFileReader: shape is 3, and fit is Views"):
+    with pytest.raises(ArgumentError, match=r"^ImageFileReader: shape is 3, and fit is Views"):
         ImageFileReader(folder, 4, 3, fit=Views(DINO))
-    with pytest.raises(ArgumentError, match="^ImageFileReader: shape is missing; expected"):
+    with pytest.raises(ArgumentError, match=r"^ImageFileReader: shape is missing; expected"):
         ImageFileReader(folder, 4)
-    with pytest.raises(ArgumentError, match="^ImageFileReader: fit is 3; expected .*or Views"):
+    with pytest.raises(ArgumentError, match=r"^ImageFileReader: fit is 3; expected .*or Views"):
         ImageFileReader(folder, 4, 3, fit=3)
     keys = [*reader(folder).known_keys()]
     numbers, none = [0] * len(keys), [np.zeros(0, np.int64)] * len(keys)
@@ -384,9 +400,11 @@ def test_what_does_not_go_with_views(folder, tmp_path):
         (numbers, {"pairs": {"second": keys}}, "'second'"),
         (numbers, {"masks": keys}, "masks"),
     ):
-        with pytest.raises(ArgumentError, match=f"the samples have {found}, which would need one set for each view"):
+        with pytest.raises(
+            ArgumentError, match=f"the samples have {found}, which would need one set for each view"
+        ):
             ListReader(keys, labels, 4, root=folder, fit=Views(DINO), **options)
-    with pytest.raises(ArgumentError, match="^Letterbox: fill is 300, for images of uint8"):
+    with pytest.raises(ArgumentError, match=r"^Letterbox: fill is 300, for images of uint8"):
         reader(folder, {"a": (Letterbox(fill=300), 9)})
     with pytest.raises(FieldError, match="images"):
         batches(reader(folder), ImageSaver(tmp_path / "saved"))
@@ -407,13 +425,18 @@ def test_a_fit_of_your_own_that_reaches_out_is_named(folder):
             placement = CenterFit().place(rng, heights, widths, size)
             return placement._replace(windows=placement.windows + 1)
 
-    with pytest.raises(ContractError, match="^Outside: place returned window"):
+    with pytest.raises(ContractError, match=r"^Outside: place returned window"):
         batches(reader(folder, {"a": (CenterFit(), 8), "b": (Outside(), 8)}))
 
 
 def test_views_are_values():
     views = Views(DINO)
-    for other in (pickle.loads(pickle.dumps(views)), copy.deepcopy(views), Views(dict(DINO)), eval(repr(views))):
+    for other in (
+        pickle.loads(pickle.dumps(views)),
+        copy.deepcopy(views),
+        Views(dict(DINO)),
+        eval(repr(views)),
+    ):
         assert other == views
         assert hash(other) == hash(views)
         assert repr(other) == repr(views)

@@ -69,9 +69,7 @@ class BatchDecoder:
         self,
         samples: NDArray[np.int64],
         views: list[
-            tuple[
-                NDArray[np.float64], NDArray[np.int32], NDArray[np.bool_], int, tuple[int, int, int]
-            ]
+            tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.bool_], int, tuple[int, int, int]]
         ],
         exact: bool,
         nbytes: int = 0,

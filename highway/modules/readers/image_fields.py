@@ -1,4 +1,4 @@
-"""ImageFields: which fields of images a reader of pictures delivers, and which view of each picture is where in them."""
+"""ImageFields: the fields of images of a reader of pictures, and where each view of a picture is in them."""
 
 from __future__ import annotations
 
@@ -139,7 +139,11 @@ class ImageFields:
         return {name: finish.room((count, *self._sizes(name))) for name in self._by_name}
 
     def placements(
-        self, rng: SampleRandom, heights: NDArray[np.int64], widths: NDArray[np.int64], finish: FusedTransforms
+        self,
+        rng: SampleRandom,
+        heights: NDArray[np.int64],
+        widths: NDArray[np.int64],
+        finish: FusedTransforms,
     ) -> list[Placement]:
         """Choose the windows of all views, their targets in the images, and which images are mirrored.
 
@@ -224,15 +228,15 @@ def _shape_of(owner: str, fit: object, shape: object) -> tuple[int, int]:
     """Check a fit and the shape of its images."""
     if shape is None:
         raise ArgumentError(
-            f"{owner}: shape is missing; expected a whole number or (height, width) in pixels: only Views have sizes of "
-            "their own"
+            f"{owner}: shape is missing; expected a whole number or (height, width) in pixels; only Views have sizes "
+            "of their own"
         )
     found = size(owner, "shape", shape)
     # `Resize` is refused: the height or width of its output may depend on the picture.
     if not isinstance(fit, Fit) or isinstance(fit, Resize):
         raise ArgumentError(
-            f"{owner}: fit is {fit!r}; expected CenterFit(), RandomResizedCrop(), Letterbox(), Stretch(), a Fit of your "
-            "own, or Views"
+            f"{owner}: fit is {fit!r}; expected CenterFit(), RandomResizedCrop(), Letterbox(), Stretch(), a Fit of "
+            "your own, or Views"
         )
     if fit.size not in (None, found):
         raise ArgumentError(f"{owner}: fit is {fit!r}; expected no size, or that of the images, {found}")

@@ -200,13 +200,13 @@ class ImageReader(OrderedSource):
         self._cache = cache_at(self.name, self.cache, self.cache_bytes)
         self._gray = self.color == "gray"
         channels = 1 if self._gray else 3
-        self._fields = ImageFields(self.name, fit, shape, channels, self._type)
-        self.shape = self._fields.shape
+        self._image_fields = ImageFields(self.name, fit, shape, channels, self._type)
+        self.shape = self._image_fields.shape
         self.samples = samples
         if self.shape is None:
             self._check_views()
         self.placed = samples.placement
-        self._min_visible = max(samples.min_visible, self._fields.min_visible)
+        self._min_visible = max(samples.min_visible, self._image_fields.min_visible)
         self.max_errors = options["max_errors"]
         self.order = self._ordered(samples.size, batch_size, options)
         self.image_shape = None if self.shape is None else (*self.shape, channels)
@@ -264,16 +264,16 @@ class ImageReader(OrderedSource):
         return self.samples.known_labels()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        images = self._fields.spec()
+        images = self._image_fields.spec()
         spec = {**images, **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self._shape)
-        pairs = {name: images["images"] for name in self.samples.pairs}
+        pairs = dict.fromkeys(self.samples.pairs, images["images"])
         return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         wide = () if self.dtype == "uint8" else (self.dtype,)
-        return *self._fields.making(), *wide, self.exif, self.exact, self._min_visible, *self.annotated
+        return *self._image_fields.making(), *wide, self.exif, self.exact, self._min_visible, *self.annotated
 
     # Calls from the engine
 
@@ -422,7 +422,7 @@ class ImageReader(OrderedSource):
             seq=task.seq,
             indices=indices,
             keys=part.keys(numbers),
-            applied=len(self._fields.views) + self._finish.count,
+            applied=len(self._image_fields.views) + self._finish.count,
             extras=extras,
             offsets=offsets,
             ragged=ragged,
@@ -538,7 +538,7 @@ class ImageReader(OrderedSource):
     def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> list[Placement]:
         """Choose, for each view, the window of each picture, its target in the image, and which images are mirrored."""
         _, heights, widths = heads.table.T
-        return self._fields.placements(
+        return self._image_fields.placements(
             SampleRandom(self.seed, epoch, indices, 0), heights, widths, self._finish
         )
 
@@ -555,20 +555,20 @@ class ImageReader(OrderedSource):
         chosen = placements if heads.good else [placement.take(rows) for placement in placements]
         count, itemsize = len(heads.table), self._finish.itemsize
         try:
-            covered = self._fields.begin(
-                decoder, rows, chosen, self.exact, self._fields.nbytes(count, itemsize)
+            covered = self._image_fields.begin(
+                decoder, rows, chosen, self.exact, self._image_fields.nbytes(count, itemsize)
             )
         except ValueError:
             self._refuse(heads, placements)
             raise
         if made is None:
             # The memory of an earlier batch is about to return to the pool: waiting for it saves a buffer.
-            while not self._fields.have_room(count, itemsize) and decoder.ahead():
+            while not self._image_fields.have_room(count, itemsize) and decoder.ahead():
                 pass
-            made = DecodedBatch(self._fields.room(count, self._finish))
+            made = DecodedBatch(self._image_fields.room(count, self._finish))
         if not covered:
-            self._fields.paint(made.images, places[rows], chosen, self._finish)
-        images = [self._finish.images(view.of(made.images)) for view in self._fields.views]
+            self._image_fields.paint(made.images, places[rows], chosen, self._finish)
+        images = [self._finish.images(view.of(made.images)) for view in self._image_fields.views]
         return made, decoder.finish_views(places[rows], images)
 
     def _note_results(
@@ -605,7 +605,7 @@ class ImageReader(OrderedSource):
                 failures[row] = found
                 continue
             try:
-                self._fields.draw(found.pixels(), placements, row, images, places[row], self._finish)
+                self._image_fields.draw(found.pixels(), placements, row, images, places[row], self._finish)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
@@ -640,7 +640,7 @@ class ImageReader(OrderedSource):
     def _refuse(self, heads: _Heads, placements: Sequence[Placement]) -> None:
         """Raise where a fit chose windows or targets that are not allowed."""
         _, heights, widths = heads.table.T
-        self._fields.refuse(placements, heights, widths)
+        self._image_fields.refuse(placements, heights, widths)
 
     def _orientations(self, others: Mapping[int, OtherPicture | None]) -> NDArray[np.int64]:
         """EXIF orientation by which each picture of the last read is turned upright."""
@@ -802,10 +802,10 @@ class ImageReader(OrderedSource):
         if found:
             raise ArgumentError(
                 f"{self.name}: fit is {self.fit!r}, and the samples have {', '.join(found)}, which would need one set "
-                "for each view; expected only labels and columns with Views: leave the others out, or give the reader a "
-                "fit with one view"
+                "for each view; expected only labels and columns with Views: leave the others out, or give the reader "
+                "a fit with one view"
             )
-        taken = [name for name in self._fields.names if name in samples.columns_spec()]
+        taken = [name for name in self._image_fields.names if name in samples.columns_spec()]
         if taken:
             raise ArgumentError(
                 f"{self.name}: fit is {self.fit!r}, and the samples have a field {taken[0]!r} too; expected other names"

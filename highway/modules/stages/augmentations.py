@@ -249,7 +249,8 @@ def _checked_field(field: object, fields: Mapping[str, str | None]) -> str | Non
         )
     if fields:
         raise ArgumentError(
-            f"Augmentations: field is {field!r} and fields is {fields!r}; expected one of them: nothing moves with a field"
+            f"Augmentations: field is {field!r} and fields is {fields!r}; expected one of them: nothing moves with "
+            "a field"
         )
     return str(field)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,17 +51,18 @@ class FieldImages:
         images = batch.fields[field]
         if field in batch.ragged or images.ndim not in (4, 5):
             raise ContractError(
-                f"Augmentations: field {field!r} is {images.dtype} of shape {images.shape}; expected images (N, H, W, C) "
-                "or views (N, V, H, W, C)"
+                f"Augmentations: field {field!r} is {images.dtype} of shape {images.shape}; expected images (N, H, W, "
+                "C) or views (N, V, H, W, C)"
             )
         self._views = images.shape[:2] if images.ndim == 5 else None
-        indices, keys = batch.indices, batch.keys
+        indices = batch.indices
+        keys: Sequence[str] = batch.keys
         if self._views is not None:
             count = self._views[1]
             indices = np.repeat(indices, count)
             copies = (indices >> COPY_BITS) * count + np.tile(np.arange(count), len(images))
             indices = identities(numbers_of(indices), copies)
-            keys = None if keys is None else [key for key in keys for _ in range(count)]
+            keys = [key for key in keys for _ in range(count)]
             images = images.reshape(-1, *images.shape[2:])
         self.batch = Batch(
             {"images": images},
@@ -76,7 +78,8 @@ class FieldImages:
         images = made["images"]
         if self._views is not None:
             images = images.reshape(*self._views, *images.shape[1:])
-        return self._whole.replace(**{self._field: images}).replace(applied=made.applied)
+        changes: dict[str, Any] = {self._field: images}
+        return self._whole.replace(applied=made.applied, **changes)
 
 
 def refuse_on_field(field: str, steps: Sequence[Transform | None]) -> None:
@@ -90,8 +93,8 @@ def refuse_on_field(field: str, steps: Sequence[Transform | None]) -> None:
             )
         if isinstance(step, Values) and not step.needs_images:
             raise ArgumentError(
-                f"Augmentations: field is {field!r}, and {step!r} names a field too; expected one without field=, which "
-                f"then acts on {field!r}"
+                f"Augmentations: field is {field!r}, and {step!r} names a field too; expected one without field=, "
+                f"which then acts on {field!r}"
             )
 
 
