@@ -268,7 +268,7 @@ class ImageReader(OrderedSource):
         spec = {**images, **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, *self._shape)
-        pairs = dict.fromkeys(self.samples.pairs, images["images"])
+        pairs = dict.fromkeys(self.samples.pairs, next(iter(images.values())))
         return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
