@@ -1,8 +1,8 @@
 """Measures what several views of a picture cost, compared with one: `Views` of a reader.
 
 DIR is a folder of class folders of pictures. "one" is RandomResizedCrop to 224 x 224; "two" are two such views of each
-picture, as for SimCLR and BYOL; "ten" are the views of DINO, two of 224 x 224 and eight of 96 x 96. Batches of 64
-pictures are made in one process, in turns. "time" and "CPU" are the ratios to "one" of the same round; the median of
+picture, as for SimCLR and BYOL; "ten" are the views of DINO, two of 224 x 224 and eight of 96 x 96. Batches are
+made in one process, in turns. "time" and "CPU" are the ratios to "one" of the same round; the median of
 the rounds counts. On a busy machine, compare the CPU times.
 """
 
@@ -22,7 +22,6 @@ from highway.engine import Pipeline
 from highway.modules import ImageFileReader
 from highway.transforms import RandomResizedCrop, Views
 
-BATCH = 64
 GLOBAL, LOCAL = RandomResizedCrop(scale=(0.32, 1.0)), RandomResizedCrop(scale=(0.05, 0.32))
 VIEWS = {
     "one": None,
@@ -31,13 +30,13 @@ VIEWS = {
 }
 
 
-def reader(directory: Path, views: Views | None, threads: int) -> ImageFileReader:
+def reader(directory: Path, batch: int, views: Views | None, threads: int) -> ImageFileReader:
     """Return the reader of a participant."""
     if views is None:
         return ImageFileReader(
-            directory, BATCH, 224, fit=RandomResizedCrop(), workers=threads, drop_last=True
+            directory, batch, 224, fit=RandomResizedCrop(), workers=threads, drop_last=True
         )
-    return ImageFileReader(directory, BATCH, fit=views, workers=threads, drop_last=True)
+    return ImageFileReader(directory, batch, fit=views, workers=threads, drop_last=True)
 
 
 def one_round(source: ImageFileReader, threads: int, seconds: float) -> tuple[float, float]:
@@ -57,16 +56,20 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="folder of class folders of pictures")
+    parser.add_argument("--batch", type=int, default=64, help="pictures in a batch (default: 64)")
     parser.add_argument("--threads", type=int, default=2, help="workers of the reader (default: 2)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts (default: 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each is measured in each round")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
-    if min(options.threads, options.rounds) < 1:
-        parser.error("--threads and --rounds are 1 or more")
+    if min(options.batch, options.threads, options.rounds) < 1:
+        parser.error("--batch, --threads and --rounds are 1 or more")
     machine = {**describe(), "highway": highway.__version__}
     print(describe_line(machine))
-    sources = {name: reader(options.directory, views, options.threads) for name, views in VIEWS.items()}
+    sources = {
+        name: reader(options.directory, options.batch, views, options.threads)
+        for name, views in VIEWS.items()
+    }
     print(f"{sources['one'].size} pictures, {options.threads} workers\n")
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in VIEWS}
     for _ in range(options.rounds):

@@ -60,10 +60,10 @@ class Views:
 
     Examples
     --------
-    >>> Views({"first": (RandomResizedCrop(), 32), "others": (4, RandomResizedCrop(scale=(0.05, 0.3)), (16, 24))})
-    Views({'first': (RandomResizedCrop(scale=(0.08, 1.0), ratio=(0.75, 1.3333333333333333), interpolation='bilinear'), \
-(32, 32)), 'others': (4, RandomResizedCrop(scale=(0.05, 0.3), ratio=(0.75, 1.3333333333333333), \
-interpolation='bilinear'), (16, 24))})
+    >>> from highway.transforms import CenterFit, RandomResizedCrop
+    >>> views = Views({"whole": (CenterFit(), 64), "parts": (4, RandomResizedCrop(scale=(0.1, 0.3)), (24, 32))})
+    >>> views.fields["parts"].size
+    (24, 32)
     """
 
     def __init__(self, views: Mapping[str, tuple[int, Fit, _Size] | tuple[Fit, _Size]]) -> None:
