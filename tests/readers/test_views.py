@@ -337,21 +337,16 @@ def test_transforms_that_do_not_find_their_images(folder):
     [
         ([Mixup(num_classes=3)], {}, "field is 'global', and Mixup.* mixes samples"),
         ([ToFloat(field="x")], {}, "field is 'global', and ToFloat.* names a field too"),
+        ([ToFloat(dtype="bfloat16")], {}, "field is 'global', and ToFloat.* returns the bits of bfloat16"),
         ([], {"fields": {"x": None}}, "field is 'global' and fields is"),
         ([], {"field": "boxes"}, "field is 'boxes'; expected the name"),
+        ([], {"field": "images"}, "field is 'images'; expected the name .* leave field= out"),
         ([], {"field": "two words"}, "field is 'two words'; expected the name"),
     ],
 )
 def test_wrong_arguments_of_augmentations(transforms, options, message):
     with pytest.raises(ArgumentError, match=f"^Augmentations: {message}"):
         Augmentations(transforms, **{"field": "global", **options})
-
-
-def test_bits_of_bfloat16_are_not_taken_for_numbers(folder):
-    stages = [Augmentations([ToFloat(dtype="bfloat16")], field="global"), Augmentations([], field="local")]
-    with pytest.raises(ArgumentError, match="comes after Augmentations that convert to bfloat16"):
-        Pipeline([reader(folder), *stages, Augmentations([Rotate(3)], field="global")])
-    batches(reader(folder), *stages, Augmentations([ColorJitter(0.1)], field="local"))
 
 
 # Arguments

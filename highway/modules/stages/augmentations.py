@@ -60,8 +60,8 @@ class Augmentations(Stage):
     field : str, optional
         Apply the transforms to this field of images, as of `Views`, instead of to `images`: (N, H, W, C), or
         (N, V, H, W, C) with V views of each sample, each of which draws its own random numbers. Nothing else moves with
-        it, and the batch that transforms see has only these images. Transforms that mix samples, change labels or name
-        a field themselves are not allowed.
+        it, and the batch that transforms see has only these images. Transforms that mix samples, change labels, name a
+        field themselves or return bfloat16 are not allowed.
     seed : int or None
         0 to 2**64 - 1. None draws a seed, if no other machine needs the same one; the attribute `seed` has it, and it
         is logged.
@@ -113,7 +113,6 @@ class Augmentations(Stage):
         _check_bits(with_inner(self._row), "uint8")
         if self.field is not None:
             refuse_on_field(self.field, self._row)
-        self.field_dtypes: Mapping[str, str] = {}
         self._steps = TransformChain(self._row, "Augmentations")
         self.fused = 0
 
@@ -136,9 +135,9 @@ class Augmentations(Stage):
     def follow(self, before: Module | None) -> None:
         """Fuse the first steps into the reader, if it can do them while it writes the images."""
         super().follow(before)
-        self.field_dtypes = before.field_dtypes if isinstance(before, Augmentations) else {}
         if self.field is not None:
-            self._follow_on_field(before, self.field)
+            self.image_shape = None if before is None else before.image_shape
+            self.image_dtype = "uint8" if before is None else before.image_dtype
             return
         reader: object = before
         # Only this module can move fields, with the random numbers of the images.
@@ -153,17 +152,6 @@ class Augmentations(Stage):
         for step in steps:
             if isinstance(step, Values):
                 self.image_dtype = step.dtype
-
-    def _follow_on_field(self, before: Module | None, field: str) -> None:
-        """Pass on what is known about `images`, and note the dtype of the field."""
-        self.image_shape = None if before is None else before.image_shape
-        self.image_dtype = "uint8" if before is None else before.image_dtype
-        dtype = self.field_dtypes.get(field, self.image_dtype)
-        _check_bits(with_inner(self._row), dtype)
-        for step in with_inner(self._row):
-            if isinstance(step, Values):
-                dtype = step.dtype
-        self.field_dtypes = {**self.field_dtypes, field: dtype}
 
     @property
     def left_out(self) -> bool:  # type: ignore[override]
@@ -242,10 +230,10 @@ def _check_bits(steps: Iterable[Transform], dtype: str) -> None:
 def _checked_field(field: object, fields: Mapping[str, str | None]) -> str | None:
     if field is None:
         return None
-    if not is_field_name(field) or field in GO_ALONG:
+    if not is_field_name(field) or field in ("images", *GO_ALONG):
         raise ArgumentError(
-            f"Augmentations: field is {field!r}; expected the name of a field with images, other than "
-            f"{', '.join(GO_ALONG)}"
+            f"Augmentations: field is {field!r}; expected the name of a field with images, other than images (leave "
+            f"field= out for these), {', '.join(GO_ALONG)}"
         )
     if fields:
         raise ArgumentError(

@@ -83,7 +83,7 @@ class FieldImages:
 
 
 def refuse_on_field(field: str, steps: Sequence[Transform | None]) -> None:
-    """Raise ArgumentError for transforms that change or name other fields."""
+    """Raise ArgumentError for transforms that change or name other fields, or return the bits of bfloat16."""
     for step in with_inner(steps):
         if step.mixes or type(step).apply_labels is not Transform.apply_labels:
             why = "mixes samples" if step.mixes else "changes labels"
@@ -95,6 +95,11 @@ def refuse_on_field(field: str, steps: Sequence[Transform | None]) -> None:
             raise ArgumentError(
                 f"Augmentations: field is {field!r}, and {step!r} names a field too; expected one without field=, "
                 f"which then acts on {field!r}"
+            )
+        if isinstance(step, Values) and step.dtype == "bfloat16":
+            raise ArgumentError(
+                f"Augmentations: field is {field!r}, and {step!r} returns the bits of bfloat16; expected 'float32' or "
+                "'float16'; only images are known to have such bits"
             )
 
 
