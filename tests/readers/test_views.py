@@ -340,7 +340,7 @@ def test_transforms_that_do_not_find_their_images(folder):
         ([ToFloat(dtype="bfloat16")], {}, "field is 'global', and ToFloat.* returns the bits of bfloat16"),
         ([], {"fields": {"x": None}}, "field is 'global' and fields is"),
         ([], {"field": "boxes"}, "field is 'boxes'; expected the name"),
-        ([], {"field": "images"}, "field is 'images'; expected the name .* leave field= out"),
+        ([], {"field": "images"}, "field is 'images'; expected the name .*leave field= out"),
         ([], {"field": "two words"}, "field is 'two words'; expected the name"),
     ],
 )
