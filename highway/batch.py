@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from keyword import iskeyword
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,8 @@ class Batch:
     Parameters
     ----------
     fields : mapping of str to ndarray
-        In order. A name is an identifier without a leading underscore, and not an attribute of Batch.
+        In order. A name is an identifier without a leading underscore, and not an attribute of Batch. A field with the
+        name of a keyword of Python, such as "global", is ``batch["global"]``.
     epoch : int
         Epoch of the samples, from 0.
     seq : int, optional
@@ -149,7 +149,7 @@ class Batch:
             if not is_field_name(name):
                 raise ArgumentError(
                     f"Batch: {name!r} cannot name a field; expected an identifier that does not begin with "
-                    f"an underscore, and is not a keyword or one of {', '.join(sorted(_TAKEN))}"
+                    f"an underscore, and is none of {', '.join(sorted(_TAKEN))}"
                 )
         self._check_arrays()
         self.epoch = epoch
@@ -774,7 +774,7 @@ def is_field_name(name: object) -> bool:
     """Whether `name` can name a field of a batch."""
     if not isinstance(name, str) or name in _TAKEN:
         return False
-    return name.isidentifier() and name[0] != "_" and not iskeyword(name)
+    return name.isidentifier() and name[0] != "_"
 
 
 def _described(array: object) -> str:

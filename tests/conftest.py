@@ -21,8 +21,8 @@ settings.load_profile("highway")
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
     "kernel": """
-    color crew erase_and_mix filters fused_runs gather geometry jpeg jpeg_sequential mix noise orientation packing
-    philox png ranges resample simd tables values warp warps webp
+    color crew erase_and_mix filters fused_runs gather geometry jpeg jpeg_sequential many_views mix noise orientation
+    packing philox png ranges resample simd tables values warp warps webp
     """,
     "machines": """
     cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
@@ -38,7 +38,8 @@ MARKED = {
     list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging pairs
     parcels paths placement plan policies proportions readme remote_readers remote_tables row_groups
     same_samples_everywhere schedules seeds selection shape_schedules sheet stats system_packages table_reader
-    tables_benchmark tar_objects tar_sink token_batches transform_sheet tuning urls voc weights which_samples wrappers
+    tables_benchmark tar_objects tar_sink token_batches transform_sheet tuning urls views voc weights which_samples
+    wrappers
     """,
     "python": """
     arguments cli construction dataset_processes driver ends folders format_limits network order saver shutdown signal

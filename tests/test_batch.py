@@ -209,12 +209,16 @@ def test_adopt_takes_what_is_missing(batch):
     assert other_size.indices.tolist() == [3]
 
 
-@pytest.mark.parametrize(
-    "name", ["size", "epoch", "fields", "replace", "_own", "1st", "two words", "class", "", 3]
-)
+@pytest.mark.parametrize("name", ["size", "epoch", "fields", "replace", "_own", "1st", "two words", "", 3])
 def test_names_that_cannot_be_are_refused(name):
     with pytest.raises(ArgumentError, match="cannot name a field"):
         Batch({name: LABELS})
+
+
+def test_a_field_may_have_the_name_of_a_keyword():
+    batch = Batch({"global": LABELS, "labels": LABELS})
+    assert batch["global"] is LABELS
+    assert list(batch.take([0]).fields) == ["global", "labels"]
 
 
 def test_what_is_no_array_is_refused():

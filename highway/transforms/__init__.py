@@ -30,6 +30,7 @@ from highway.transforms.placement import Placement
 from highway.transforms.policies import RandAugment, TrivialAugmentWide
 from highway.transforms.transform import Transform
 from highway.transforms.values import Normalize, Rescale, ToFloat
+from highway.transforms.views import Views
 from highway.transforms.warps import Affine, Perspective, Rotate, Shift, Transpose, Warp, Zoom
 from highway.transforms.wrappers import Albumentations, TorchVision
 
@@ -86,6 +87,7 @@ __all__ = [
     "Transform",
     "Transpose",
     "TrivialAugmentWide",
+    "Views",
     "Warp",
     "Zoom",
 ]

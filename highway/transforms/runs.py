@@ -229,7 +229,8 @@ class TransformChain:
         return FieldError(
             f"{self._owner}: {self._described(step.number)}, needs the field 'images'; the batch has "
             f"{', '.join((*batch.fields, *batch.extras)) or 'none'}; name the array of images so in the reader, as in "
-            "ArrayReader(images=...); Normalize, Rescale and ToFloat take other fields: field='x'"
+            "ArrayReader(images=...), or the field here: Augmentations(..., field='x'); Normalize, Rescale and ToFloat "
+            "take other fields too: field='x'"
         )
 
     def _described(self, number: int) -> str:

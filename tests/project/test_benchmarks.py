@@ -88,6 +88,18 @@ def test_queue_hop_measures(tmp_path):
     assert run("queue_hop.py", "--stages", 3).returncode == 2
 
 
+def test_views_are_measured(folder, tmp_path):
+    result = tmp_path / "views.json"
+    done = run("views.py", folder, "--batch", 4, "--rounds", 1, "--seconds", 0.01, "--json", result)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(result.read_text())
+    assert {"cpu", "highway"} <= set(figures["machine"])
+    assert [*figures["views"]] == ["one", "two", "ten"]
+    assert figures["views"]["one"]["time_ratio"] == 1
+    assert all(row["milliseconds"] > 0 and row["cpu"] > 0 for row in figures["views"].values())
+    assert run("views.py", folder, "--rounds", 0).returncode == 2
+
+
 def test_sequences_are_measured(tmp_path):
     result = tmp_path / "sequences.json"
     done = run(

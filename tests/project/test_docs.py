@@ -260,7 +260,7 @@ def test_every_transform_is_in_a_table_with_its_own_signature():
     for call in re.findall(r"`(\w+\(.*?\))`(?:,| \||$)", "\n".join(f"{row} |" for row in rows)):
         name, _, arguments = call[:-1].partition("(")
         shown[name] = re.findall(r"(?:^|, )([a-z]\w*)(?:=((?:\([^)]*\)|[^,])*))?", arguments)
-    bases = {"Fit", "Placement", "Transform", "Warp"}
+    bases = {"Fit", "Placement", "Transform", "Views", "Warp"}
     elsewhere = {"Albumentations", "Lambda", "TorchVision"}
     # Without the names of torchvision.
     own = {name for name in highway.transforms.__all__ if getattr(highway.transforms, name).__name__ == name}

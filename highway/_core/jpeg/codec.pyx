@@ -2,8 +2,8 @@
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS,
     PyBUF_FORMAT,
+    PyBUF_STRIDES,
     PyBUF_WRITABLE,
     PyBuffer_Release,
     PyObject_GetBuffer,
@@ -91,7 +91,7 @@ cdef extern from "jpeg_encoder.h" nogil:
     )
 
 cdef extern from "crew.h" nogil:
-    enum: HW_AHEAD
+    enum: HW_AHEAD, HW_MOST_VIEWS
 
     ctypedef struct hw_sample:
         const char *path
@@ -100,7 +100,7 @@ cdef extern from "crew.h" nogil:
         size_t size
         int status
         hw_picture picture
-        hw_target target
+        hw_target *targets
         Py_ssize_t slot
         char message[HW_MESSAGE_SIZE]
 
@@ -110,8 +110,9 @@ cdef extern from "crew.h" nogil:
         const int64_t *chosen
         int count
         size_t bytes
-        hw_image images
-        size_t image_bytes
+        int views
+        hw_image images[HW_MOST_VIEWS]
+        size_t image_bytes[HW_MOST_VIEWS]
         size_t max_bytes
         int64_t max_pixels
         int oriented
@@ -151,6 +152,7 @@ STORAGE = HW_STORAGE
 UNTRIED = HW_UNTRIED
 BAD_FILE = HW_BAD_FILE
 NO_MEMORY = HW_NO_MEMORY
+MOST_VIEWS = HW_MOST_VIEWS
 
 
 def library_versions():
@@ -257,7 +259,8 @@ cdef class Images:
     Parameters
     ----------
     images : ndarray
-        C-contiguous. uint8 or uint16 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as
+        Each image is C-contiguous, and the images are at equal distances: one view of an array of all views is valid
+        too. uint8 or uint16 (N, H, W, C); or with `scale` and `bias` float32, or the bits of float16 as
         uint16, or of bfloat16 as int16, (N, C, H, W) where `planar`, (N, H, W, C) where not. C is 3 (RGB) or 1 (gray).
     scale, bias : float32 (C,), optional
         A byte becomes ``byte * scale + bias``, in float32, both operations rounded.
@@ -273,13 +276,14 @@ cdef class Images:
     cdef hw_normalization normalization
     cdef hw_image first
     cdef Py_ssize_t count
+    cdef Py_ssize_t image_bytes  # from one image to the next
     cdef bint wide
     cdef const float[::1] scale
     cdef const float[::1] bias
 
     def __cinit__(self, images not None, const float[::1] scale=None, const float[::1] bias=None, bint planar=False):
-        cdef int c, h, w
-        PyObject_GetBuffer(images, &self.view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
+        cdef int c, h, w, i
+        PyObject_GetBuffer(images, &self.view, PyBUF_STRIDES | PyBUF_WRITABLE | PyBUF_FORMAT)
         format = (<bytes> self.view.format).decode() if self.view.format is not NULL else "B"
         if self.view.ndim != 4 or format not in (("f", "H", "h") if scale is not None else ("B", "H")):
             raise ValueError(
@@ -290,6 +294,18 @@ cdef class Images:
             raise ValueError("Images: samples are not planar; give scale and bias")
         if max(self.view.shape[1], self.view.shape[2], self.view.shape[3]) > LONGEST_SIDE:
             raise ValueError(f"Images: a side of more than {LONGEST_SIDE}")
+        self.image_bytes = self.view.itemsize
+        for i in range(3, 0, -1):
+            if self.view.shape[i] > 1 and self.view.strides[i] != self.image_bytes:
+                raise ValueError("Images: the images are not C-contiguous")
+            self.image_bytes *= self.view.shape[i]
+        if self.view.shape[0] > 1:
+            if self.view.strides[0] < self.image_bytes:
+                raise ValueError(
+                    f"Images: the images begin every {self.view.strides[0]} bytes; expected at least their size, "
+                    f"{self.image_bytes}"
+                )
+            self.image_bytes = self.view.strides[0]
         c, h, w = (1, 2, 3) if planar else (3, 1, 2)
         self.count = self.view.shape[0]
         self.wide = scale is None and format == "H"
@@ -358,6 +374,8 @@ cdef class BatchDecoder:
     cdef readonly bint sound  # every file of the last read has status OK
     cdef const int64_t[::1] chosen
     cdef bint wide  # whether the batch that was begun has 16-bit numbers
+    cdef hw_target *targets  # of the batch that was begun: the views of each sample, one sample after the other
+    cdef Py_ssize_t target_capacity
 
     def __cinit__(self, Crew crew=None, *, size_t max_bytes=1 << 30, int64_t max_pixels=1 << 28):
         self.crew = Crew() if crew is None else crew
@@ -383,8 +401,10 @@ cdef class BatchDecoder:
         for i in range(HW_AHEAD):
             hw_buffer_free(&self.job.ahead[i])
         PyMem_RawFree(self.job.samples)
+        PyMem_RawFree(self.targets)
         self.job.samples = NULL
-        self.count = self.capacity = 0
+        self.targets = NULL
+        self.count = self.capacity = self.target_capacity = 0
 
     def close(self):
         """Free everything; a second call does nothing. Every other method raises ValueError from then on."""
@@ -647,21 +667,116 @@ cdef class BatchDecoder:
         QueueClosed
             The crew was closed.
         """
+        return self.begin_views(samples, [(windows, targets, mirrored, filter, size)], exact, nbytes, wide)
+
+    def begin_views(
+        self,
+        const int64_t[::1] samples not None,
+        list views not None,
+        bint exact,
+        size_t nbytes=0,
+        bint wide=False,
+    ):
+        """Set several windows for each picture of the last `read`, which is decoded once; otherwise as `begin`.
+
+        Parameters
+        ----------
+        views : list of (windows, targets, mirrored, filter, size)
+            As in `begin`; 1 to `MOST_VIEWS`, with equal channels. A JPEG is decoded at the largest scale that one of
+            its views needs.
+        samples, exact, nbytes, wide
+            As in `begin`.
+
+        Returns
+        -------
+        bool
+            Whether all targets of all views cover their images.
+
+        Raises
+        ------
+        ValueError
+            As `begin`; or the number of views or their channels are not allowed.
+        QueueClosed
+            The crew was closed.
+        """
         self._check()
+        cdef Py_ssize_t n = samples.shape[0]
+        cdef int v, closed, channels = 0
+        cdef bint covered = True
+        self.job.count = 0
+        if not 1 <= len(views) <= HW_MOST_VIEWS:
+            raise ValueError(f"BatchDecoder: {len(views)} views; expected 1 to {HW_MOST_VIEWS}")
+        self.job.views = <int> len(views)
+        for windows, targets, mirrored, _, _ in views:
+            if not len(windows) == len(targets) == len(mirrored) == n:
+                raise ValueError(
+                    f"BatchDecoder: {n} samples, {len(windows)} windows, {len(targets)} targets and {len(mirrored)} "
+                    "pairs of mirrors; these must be equal"
+                )
+        self._choose(samples)
+        for v in range(self.job.views):
+            windows, targets, mirrored, filter, size = views[v]
+            _, _, own = size
+            if v and own != channels:
+                raise ValueError(f"BatchDecoder: views of {channels} and {own} channels; expected the same")
+            channels = own
+            covered &= self._set_view(v, samples, windows, targets, mirrored.view(np.uint8), filter, exact, size, wide)
+        self.chosen = np.array(samples)  # a private copy: pointers depend on it
+        self.job.chosen = &self.chosen[0] if n else NULL
+        self.job.count = <int> n
+        self.job.bytes = nbytes
+        self.wide = wide
+        if n == 0:
+            hw_crew_leave(self.crew.crew, &self.job)
+            return True
+        with nogil:
+            closed = hw_crew_begin(self.crew.crew, &self.job, &self.worker)
+        if closed:
+            self._refuse_closed()
+        return covered
+
+    cdef int _choose(self, const int64_t[::1] samples) except -1:
+        """Give each sample its targets; `self.job.views` is set."""
+        cdef Py_ssize_t n = samples.shape[0], i, needed = n * self.job.views
+        cdef hw_target *grown
+        if needed > self.target_capacity:
+            grown = <hw_target *> PyMem_RawRealloc(self.targets, needed * sizeof(hw_target))
+            if grown is NULL:
+                raise MemoryError(f"BatchDecoder: no memory for {needed} views")
+            self.targets = grown
+            self.target_capacity = needed
+        for i in range(self.count):
+            self.job.samples[i].slot = UNUSED
+        for i in range(n):
+            if not 0 <= samples[i] < self.count or self.job.samples[samples[i]].status != HW_OK:
+                raise ValueError(f"BatchDecoder: sample {samples[i]} was not read with status OK")
+            if self.job.samples[samples[i]].slot != UNUSED:
+                raise ValueError(f"BatchDecoder: sample {samples[i]} comes twice")
+            self.job.samples[samples[i]].slot = 0
+            self.job.samples[samples[i]].targets = self.targets + i * self.job.views
+        return 0
+
+    cdef int _set_view(
+        self,
+        int view,
+        const int64_t[::1] samples,
+        const double[:, ::1] windows,
+        const int32_t[:, ::1] targets,
+        const uint8_t[:, :] mirrors,
+        int filter,
+        bint exact,
+        tuple size,
+        bint wide,
+    ) except -1:
+        """Set a view of all samples; whether its targets cover their images."""
         cdef Py_ssize_t n = samples.shape[0], i
-        cdef int height, width, channels, closed
+        cdef int height, width, channels
         cdef bint covered = True
         cdef hw_sample *sample
-        cdef const uint8_t[:, :] mirrors = mirrored.view(np.uint8)
-        self.job.count = 0
+        cdef hw_target *target
         height, width, channels = size
         if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
             raise ValueError(f"BatchDecoder: images of {height} x {width}; expected 1 to {LONGEST_SIDE}")
-        if windows.shape[0] != n or targets.shape[0] != n or mirrors.shape[0] != n:
-            raise ValueError(
-                f"BatchDecoder: {n} samples, {windows.shape[0]} windows, {targets.shape[0]} targets and "
-                f"{mirrors.shape[0]} pairs of mirrors; these must be equal"
-            )
         if windows.shape[1] != 4 or targets.shape[1] != 4 or mirrors.shape[1] != 2:
             raise ValueError(
                 f"BatchDecoder: rectangles of {windows.shape[1]} and {targets.shape[1]} numbers, not 4, or "
@@ -671,13 +786,7 @@ cdef class BatchDecoder:
             raise ValueError(f"BatchDecoder: images of {channels} channels; expected 1 (gray) or 3 (RGB)")
         if not 0 <= filter < HW_FILTERS:
             raise ValueError(f"BatchDecoder: filter {filter}; expected 0..{HW_FILTERS - 1}")
-        for i in range(self.count):
-            self.job.samples[i].slot = UNUSED
         for i in range(n):
-            if not 0 <= samples[i] < self.count or self.job.samples[samples[i]].status != HW_OK:
-                raise ValueError(f"BatchDecoder: sample {samples[i]} was not read with status OK")
-            if self.job.samples[samples[i]].slot != UNUSED:
-                raise ValueError(f"BatchDecoder: sample {samples[i]} comes twice")
             sample = &self.job.samples[samples[i]]
             if not (  # written so that a NaN fails
                 windows[i, 0] >= 0 and windows[i, 1] >= 0
@@ -693,31 +802,19 @@ cdef class BatchDecoder:
                     f"{[targets[i, k] for k in range(4)]} in {height} x {width} is empty or not inside "
                     "(x0, y0, x1, y1)"
                 )
-            sample.target = hw_target(
+            target = &sample.targets[view]
+            target[0] = hw_target(
                 windows[i, 0], windows[i, 1], windows[i, 2], windows[i, 3],
                 width - targets[i, 2] if mirrors[i, 0] else targets[i, 0],
                 height - targets[i, 3] if mirrors[i, 1] else targets[i, 1],
                 targets[i, 3] - targets[i, 1], targets[i, 2] - targets[i, 0], mirrors[i, 0], mirrors[i, 1],
                 channels, filter, exact, simd.level, wide,
             )
-            sample.slot = 0
-            covered &= sample.target.height == height and sample.target.width == width
-        memset(&self.job.images, 0, sizeof(hw_image))
-        self.job.images.height = height
-        self.job.images.width = width
-        self.job.images.channels = channels
-        self.chosen = np.array(samples)  # a private copy: pointers depend on it
-        self.job.chosen = &self.chosen[0] if n else NULL
-        self.job.count = <int> n
-        self.job.bytes = nbytes
-        self.wide = wide
-        if n == 0:
-            hw_crew_leave(self.crew.crew, &self.job)
-            return True
-        with nogil:
-            closed = hw_crew_begin(self.crew.crew, &self.job, &self.worker)
-        if closed:
-            self._refuse_closed()
+            covered &= target.height == height and target.width == width
+        memset(&self.job.images[view], 0, sizeof(hw_image))
+        self.job.images[view].height = height
+        self.job.images[view].width = width
+        self.job.images[view].channels = channels
         return covered
 
     def ahead(self):
@@ -760,32 +857,23 @@ cdef class BatchDecoder:
 
         The batch leaves the crew whether this raises or not.
         """
+        return self.finish_views(slots, [images])
+
+    def finish_views(self, const int64_t[::1] slots not None, list images not None):
+        """Decode the windows given to `begin_views`; as `finish`, with `Images` for each view."""
         self._check()
         cdef Py_ssize_t n = self.job.count, i
-        cdef int closed
-        cdef hw_image *wanted = &self.job.images
+        cdef int closed, v
         try:
             if slots.shape[0] != n:
                 raise ValueError(f"BatchDecoder: {slots.shape[0]} slots for {n} samples")
-            if (images.first.height, images.first.width, images.first.channels) != (
-                wanted.height, wanted.width, wanted.channels
-            ):
-                raise ValueError(
-                    f"BatchDecoder: images of {images.first.height} x {images.first.width} x "
-                    f"{images.first.channels}; expected {wanted.height} x {wanted.width} x {wanted.channels}, as begun"
-                )
-            if images.wide != self.wide:
-                raise ValueError(
-                    f"BatchDecoder: images of {16 if images.wide else 8} bits; expected {16 if self.wide else 8}, "
-                    "as begun"
-                )
-            for i in range(n):
-                if not 0 <= slots[i] < images.count:
-                    raise ValueError(f"BatchDecoder: slot {slots[i]} of {images.count}")
-                self.job.samples[self.chosen[i]].slot = slots[i]
-            self.job.images = images.first
-            self.job.image_bytes = images.view.len // images.count if images.count else 0
+            if n and len(images) != self.job.views:
+                raise ValueError(f"BatchDecoder: images of {len(images)} views; expected {self.job.views}, as begun")
             if n:
+                for v in range(self.job.views):
+                    self._give(v, images[v], slots)
+                for i in range(n):
+                    self.job.samples[self.chosen[i]].slot = slots[i]
                 with nogil:
                     closed = hw_crew_finish(self.crew.crew, &self.job, &self.worker)
                 if closed:
@@ -793,6 +881,29 @@ cdef class BatchDecoder:
         finally:
             self.leave()
         return [self.job.samples[self.chosen[i]].status for i in range(n)]
+
+    cdef int _give(self, int view, Images images, const int64_t[::1] slots) except -1:
+        """Set the images of a view."""
+        cdef Py_ssize_t i
+        cdef hw_image *wanted = &self.job.images[view]
+        if (images.first.height, images.first.width, images.first.channels) != (
+            wanted.height, wanted.width, wanted.channels
+        ):
+            raise ValueError(
+                f"BatchDecoder: images of {images.first.height} x {images.first.width} x "
+                f"{images.first.channels}; expected {wanted.height} x {wanted.width} x {wanted.channels}, as begun"
+            )
+        if images.wide != self.wide:
+            raise ValueError(
+                f"BatchDecoder: images of {16 if images.wide else 8} bits; expected {16 if self.wide else 8}, "
+                "as begun"
+            )
+        for i in range(slots.shape[0]):
+            if not 0 <= slots[i] < images.count:
+                raise ValueError(f"BatchDecoder: slot {slots[i]} of {images.count}")
+        wanted[0] = images.first
+        self.job.image_bytes[view] = images.image_bytes
+        return 0
 
     def leave(self):
         """Abandon a batch that was read and not finished, so that no worker waits for it."""

@@ -192,7 +192,7 @@ static int read_headers(hw_crew *crew, const hw_job *job, hw_worker *worker, int
     return 0;
 }
 
-static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *image) {
+static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_views *views) {
     size_t size;
     hw_picture now;
     sample->status =
@@ -210,23 +210,24 @@ static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker,
     }
     if (sample->status == HW_NOT_JPEG) sample->status = HW_BAD_FILE;
     if (sample->status == HW_OK)
-        sample->status = hw_picture_decode(worker->decoders, worker->file.bytes, size, &now, &sample->target,
-                                           image, sample->message);
+        sample->status =
+            hw_picture_decode(worker->decoders, worker->file.bytes, size, &now, views, sample->message);
     hw_buffer_trim(&worker->file, size);
 }
 
-/* Decodes one picture into an image. */
-static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *image) {
+/* Decodes one picture into an image for each view. */
+static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *images) {
+    const hw_views views = {sample->targets, images, job->views};
     if (sample->path)
-        decode_file(job, sample, worker, image);
+        decode_file(job, sample, worker, &views);
     else
         sample->status = hw_picture_decode(worker->decoders, sample->bytes, sample->size, &sample->picture,
-                                           &sample->target, image, sample->message);
+                                           &views, sample->message);
 }
 
-static hw_image image_of(const hw_job *job, const hw_sample *sample) {
-    hw_image image = job->images;
-    image.data = (uint8_t *)image.data + (size_t)sample->slot * job->image_bytes;
+static hw_image image_of(const hw_job *job, const hw_sample *sample, int view) {
+    hw_image image = job->images[view];
+    image.data = (uint8_t *)image.data + (size_t)sample->slot * job->image_bytes[view];
     return image;
 }
 
@@ -240,8 +241,9 @@ static void decode_next(hw_crew *crew, hw_job *job, hw_worker *worker) {
     if (storage_failed) {
         mark_untried(sample);
     } else {
-        const hw_image image = image_of(job, sample);
-        decode(job, sample, worker, &image);
+        hw_image images[HW_MOST_VIEWS];
+        for (int v = 0; v < job->views; v++) images[v] = image_of(job, sample, v);
+        decode(job, sample, worker, images);
     }
     pthread_mutex_lock(&crew->lock);
     if (sample->status == HW_STORAGE) job->storage_failed = 1;
@@ -257,19 +259,34 @@ int hw_crew_join(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
     return read_headers(crew, job, worker, count);
 }
 
+static size_t target_bytes(const hw_target *target) {
+    return (size_t)target->height * (size_t)target->width * (size_t)(target->channels << target->wide);
+}
+
 /* Decodes the next chosen picture into its own buffer; -1 if there is none. */
 static int decode_ahead(hw_job *job, hw_worker *worker) {
     if (job->ahead_count == HW_AHEAD || job->ahead_count == job->count || job->storage_failed) return -1;
     hw_sample *sample = &job->samples[job->chosen[job->ahead_count]];
     hw_buffer *place = &job->ahead[job->ahead_count];
-    const hw_target target = sample->target;
-    const size_t size = (size_t)(target.channels << target.wide);
-    const size_t bytes = (size_t)target.height * (size_t)target.width * size;
+    size_t bytes = 0;
+    for (int v = 0; v < job->views; v++) bytes += target_bytes(&sample->targets[v]);
     if (bytes > AHEAD_BYTES / HW_AHEAD || hw_buffer_reserve(place, bytes)) return -1;
-    const hw_image image = {place->bytes, target.height, target.width, target.channels, NULL};
-    sample->target.left = sample->target.top = 0;
-    decode(job, sample, worker, &image);
-    sample->target = target;
+    hw_image images[HW_MOST_VIEWS];
+    int lefts[HW_MOST_VIEWS], tops[HW_MOST_VIEWS];
+    uint8_t *next = place->bytes;
+    for (int v = 0; v < job->views; v++) {
+        hw_target *target = &sample->targets[v];
+        images[v] = (hw_image){next, target->height, target->width, target->channels, NULL};
+        next += target_bytes(target);
+        lefts[v] = target->left;
+        tops[v] = target->top;
+        target->left = target->top = 0;
+    }
+    decode(job, sample, worker, images);
+    for (int v = 0; v < job->views; v++) {
+        sample->targets[v].left = lefts[v];
+        sample->targets[v].top = tops[v];
+    }
     /* No other worker reads it before the job is open. */
     job->storage_failed = sample->status == HW_STORAGE;
     job->ahead_count++;
@@ -280,11 +297,13 @@ static void put_ahead(hw_job *job) {
     for (int i = 0; i < job->ahead_count; i++) {
         hw_sample *sample = &job->samples[job->chosen[i]];
         if (sample->status != HW_OK) continue;
-        const hw_image image = image_of(job, sample);
-        const size_t size = (size_t)(sample->target.channels << sample->target.wide);
-        const size_t row = (size_t)sample->target.width * size;
-        for (int y = 0; y < sample->target.height; y++)
-            hw_target_put(&sample->target, &image, y, job->ahead[i].bytes + (size_t)y * row);
+        const uint8_t *next = job->ahead[i].bytes;
+        for (int v = 0; v < job->views; v++) {
+            const hw_image image = image_of(job, sample, v);
+            const hw_target *target = &sample->targets[v];
+            const size_t row = target_bytes(target) / (size_t)target->height;
+            for (int y = 0; y < target->height; y++, next += row) hw_target_put(target, &image, y, next);
+        }
     }
     for (int i = 0; i < HW_AHEAD; i++) hw_buffer_free(&job->ahead[i]);
 }

@@ -18,6 +18,9 @@
 /* Maximum number of pictures decoded before their images exist. */
 enum { HW_AHEAD = 16 };
 
+/* Maximum number of views of a picture. */
+enum { HW_MOST_VIEWS = 64 };
+
 typedef struct {
     const char *path;     /* of the file; NULL if its bytes are in memory */
     hw_range range;       /* of the file */
@@ -25,21 +28,22 @@ typedef struct {
     size_t size;
     int status; /* enum hw_status */
     hw_picture picture;
-    hw_target target;
-    ptrdiff_t slot; /* index of its image */
+    hw_target *targets; /* of its views */
+    ptrdiff_t slot;     /* index of its image in each array of images */
     char message[HW_MESSAGE_SIZE];
 } hw_sample;
 
 /* The pictures of a batch. The crew's lock guards the fields below the line. */
 typedef struct hw_job {
     hw_sample *samples;
-    int64_t turn;          /* jobs are due in this order */
-    const int64_t *chosen; /* indices of the samples to decode */
-    int count;             /* of them */
-    size_t bytes;          /* of all its images; 0: unknown */
-    hw_image images;       /* the first; the others follow it */
-    size_t image_bytes;
-    size_t max_bytes; /* of a file */
+    int64_t turn;                      /* jobs are due in this order */
+    const int64_t *chosen;             /* indices of the samples to decode */
+    int count;                         /* of them */
+    size_t bytes;                      /* of all its images; 0: unknown */
+    int views;                         /* of each picture */
+    hw_image images[HW_MOST_VIEWS];    /* the first of each view */
+    size_t image_bytes[HW_MOST_VIEWS]; /* from there to the next of the same view */
+    size_t max_bytes;                  /* of a file */
     int64_t max_pixels;
     int oriented;
     hw_buffer ahead[HW_AHEAD];

@@ -128,17 +128,23 @@ static void cmyk_to_rgb(uint8_t *row, size_t width) {
     }
 }
 
-/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorized) that leaves the window at
+/* Smallest of 8, 4, 2, 1 eighths (those whose inverse transform is vectorized) that leaves the windows at
  * least twice as large as the output. With a scale that just covers the output, the filter could not smooth,
  * and the image would differ from one filtered at full size by up to 12 levels on average; here it is at most
- * about 3. Filters that do not smooth decode exactly. */
-static int choose_eighths(const hw_stored_window *w, const hw_target *target) {
-    int eighths = 8;
-    if (target->exact || target->filter == HW_NEAREST || target->filter == HW_BOX) return eighths;
-    while (eighths > 1 && (w->x1 - w->x0) * (eighths / 2) >= 2 * 8.0 * w->width &&
-           (w->y1 - w->y0) * (eighths / 2) >= 2 * 8.0 * w->height)
-        eighths /= 2;
-    return eighths;
+ * about 3. Filters that do not smooth decode exactly. Of several views, the one that needs most decides. */
+static int choose_eighths(const hw_picture *picture, const hw_views *views) {
+    int most = 1;
+    for (int v = 0; v < views->count && most < 8; v++) {
+        const hw_target *target = &views->targets[v];
+        const hw_stored_window w = hw_stored_window_of(picture, target);
+        int eighths = 8;
+        if (target->exact || target->filter == HW_NEAREST || target->filter == HW_BOX) return eighths;
+        while (eighths > most && (w.x1 - w.x0) * (eighths / 2) >= 2 * 8.0 * w.width &&
+               (w.y1 - w.y0) * (eighths / 2) >= 2 * 8.0 * w.height)
+            eighths /= 2;
+        most = eighths;
+    }
+    return most;
 }
 
 /* Whether a picture of several scans is complete: it has every component, and in progressive pictures every
@@ -165,22 +171,23 @@ static int read_sequential(void *sequential, const hw_target *target, uint8_t **
 
 /* Returns a hw_status, or -1 if libjpeg must decode the picture. */
 static int decode_sequential(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                             const hw_target *target, const hw_image *image, const hw_stored_window *window) {
+                             const hw_views *views) {
     const int swapped = picture->orientation >= 5;
     const int width = swapped ? picture->height : picture->width;
     const int height = swapped ? picture->width : picture->height;
     if (hw_sequential_open(decoder->sequential, bytes, size, width, height) != HW_SEQUENTIAL_OK) return -1;
-    if (hw_drawing_build(decoder->drawing, window, target, width, height, 1.0))
+    hw_drawing *drawing = decoder->drawing;
+    const hw_target *target = views->targets;
+    if (hw_drawing_build(drawing, picture, views, width, height, 1.0))
         return hw_out_of_memory(decoder->message);
-    const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
-    const int status = hw_sequential_begin(decoder->sequential, target->simd, target->channels, x->lowest,
-                                           x->highest, y->lowest);
+    const int status = hw_sequential_begin(decoder->sequential, target->simd, target->channels, drawing->left,
+                                           drawing->right, drawing->top);
     if (status != HW_SEQUENTIAL_OK)
         return status == HW_SEQUENTIAL_NO_MEMORY ? hw_out_of_memory(decoder->message) : -1;
-    const size_t row_bytes = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
-    const hw_rows rows = {x->lowest,           y->lowest,       row_bytes + HW_SAMPLES_SLACK,
+    const size_t row_bytes = (size_t)(drawing->right - drawing->left) * (size_t)target->channels;
+    const hw_rows rows = {drawing->left,       drawing->top,    row_bytes + HW_SAMPLES_SLACK,
                           decoder->sequential, read_sequential, 0};
-    return hw_draw_rows(decoder->drawing, window, target, image, &rows, decoder->message);
+    return hw_draw_rows(drawing, views, &rows, decoder->message);
 }
 
 /* ---- libjpeg ---- */
@@ -198,10 +205,9 @@ static int read_library(void *library, const hw_target *target, uint8_t **lines,
 
 /* The part after setjmp: libjpeg jumps to decoder->escape on failure. */
 static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                          const hw_target *target, const hw_image *image, const hw_stored_window *window,
-                          int eighths) {
+                          const hw_views *views, int eighths) {
     struct jpeg_decompress_struct *cinfo = &decoder->cinfo;
-    const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
+    hw_drawing *drawing = decoder->drawing;
 
     /* Created for every picture: libjpeg keeps tables between pictures, and a damaged file without tables
      * would be decoded with those of the previous picture. */
@@ -218,7 +224,7 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
     }
 
     const int four = cinfo->jpeg_color_space == JCS_CMYK || cinfo->jpeg_color_space == JCS_YCCK;
-    cinfo->out_color_space = four ? JCS_CMYK : target->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    cinfo->out_color_space = four ? JCS_CMYK : views->targets->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
     cinfo->dct_method = JDCT_ISLOW;
     cinfo->scale_num = (unsigned)eighths;
     cinfo->scale_denom = 8;
@@ -231,35 +237,34 @@ static int decode_library(hw_jpeg *decoder, const uint8_t *bytes, size_t size, c
     }
 
     const int width = (int)cinfo->output_width, height = (int)cinfo->output_height;
-    if (hw_drawing_build(decoder->drawing, window, target, width, height, eighths / 8.0))
+    if (hw_drawing_build(drawing, picture, views, width, height, eighths / 8.0))
         return hw_out_of_memory(decoder->message);
 
     /* Columns: libjpeg widens the window to whole blocks. */
     JDIMENSION left = 0, columns = (JDIMENSION)width;
-    if (x->lowest - CROP_MARGIN > 0 || x->highest + CROP_MARGIN < width) {
-        const int from = x->lowest > CROP_MARGIN ? x->lowest - CROP_MARGIN : 0;
-        const int to = x->highest + CROP_MARGIN < width ? x->highest + CROP_MARGIN : width;
+    if (drawing->left - CROP_MARGIN > 0 || drawing->right + CROP_MARGIN < width) {
+        const int from = drawing->left > CROP_MARGIN ? drawing->left - CROP_MARGIN : 0;
+        const int to = drawing->right + CROP_MARGIN < width ? drawing->right + CROP_MARGIN : width;
         left = (JDIMENSION)from;
         columns = (JDIMENSION)(to - from);
         jpeg_crop_scanline(cinfo, &left, &columns);
     }
     int next = 0;
-    if (y->lowest > 0) {
-        next = (int)jpeg_skip_scanlines(cinfo, (JDIMENSION)y->lowest);
-        if (next != y->lowest) {
+    if (drawing->top > 0) {
+        next = (int)jpeg_skip_scanlines(cinfo, (JDIMENSION)drawing->top);
+        if (next != drawing->top) {
             snprintf(decoder->message, HW_MESSAGE_SIZE, "cannot be decoded: row %d of %d was not reached",
-                     y->lowest, height);
+                     drawing->top, height);
             return HW_BAD_FILE;
         }
     }
     const size_t row_bytes = (size_t)columns * (size_t)cinfo->output_components;
     const hw_rows rows = {(int)left, next, row_bytes + HW_SAMPLES_SLACK, cinfo, read_library, 0};
-    return hw_draw_rows(decoder->drawing, window, target, image, &rows, decoder->message);
+    return hw_draw_rows(drawing, views, &rows, decoder->message);
 }
 
 static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t size,
-                                  const hw_picture *picture, const hw_target *target, const hw_image *image,
-                                  const hw_stored_window *window, int eighths) {
+                                  const hw_picture *picture, const hw_views *views, int eighths) {
     int status;
     decoder->by_library++;
     decoder->failure = HW_BAD_FILE;
@@ -267,24 +272,22 @@ static int decode_library_guarded(hw_jpeg *decoder, const uint8_t *bytes, size_t
     if (setjmp(decoder->escape))
         status = decoder->failure;
     else
-        status = decode_library(decoder, bytes, size, picture, target, image, window, eighths);
+        status = decode_library(decoder, bytes, size, picture, views, eighths);
     /* Also if only a part was needed: rows after the window are not decoded. */
     jpeg_destroy_decompress(&decoder->cinfo);
     return status;
 }
 
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                   const hw_target *target, const hw_image *image, char *message) {
+                   const hw_views *views, char *message) {
     if (!hw_jpeg_has_end(bytes, picture->scan, size)) {
         snprintf(message, HW_MESSAGE_SIZE, "is truncated: no end-of-image marker within its %zu bytes", size);
         return HW_BAD_FILE;
     }
-    const hw_stored_window window = hw_stored_window_of(picture, target);
-    const int eighths = choose_eighths(&window, target);
+    const int eighths = choose_eighths(picture, views);
     decoder->message = message;
-    int status = eighths == 8 ? decode_sequential(decoder, bytes, size, picture, target, image, &window) : -1;
-    if (status < 0)
-        status = decode_library_guarded(decoder, bytes, size, picture, target, image, &window, eighths);
+    int status = eighths == 8 ? decode_sequential(decoder, bytes, size, picture, views) : -1;
+    if (status < 0) status = decode_library_guarded(decoder, bytes, size, picture, views, eighths);
     decoder->message = NULL;
     return status;
 }

@@ -20,9 +20,10 @@ typedef struct hw_jpeg hw_jpeg;
 hw_jpeg *hw_jpeg_new(hw_drawing *drawing);
 void hw_jpeg_free(hw_jpeg *decoder);
 
-/* Decodes a whole file. On HW_OK every pixel of the target is written; otherwise its pixels are undefined. */
+/* Decodes a whole file. On HW_OK every pixel of the targets is written; otherwise their pixels are undefined.
+ */
 int hw_jpeg_decode(hw_jpeg *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                   const hw_target *target, const hw_image *image, char *message);
+                   const hw_views *views, char *message);
 
 /* Number of pictures that libjpeg was called for. */
 int64_t hw_jpeg_by_library(const hw_jpeg *decoder);

@@ -99,14 +99,14 @@ int hw_picture_inspect(const uint8_t *bytes, size_t size, size_t file_size, int 
 }
 
 int hw_picture_decode(hw_decoders *decoders, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                      const hw_target *target, const hw_image *image, char *message) {
+                      const hw_views *views, char *message) {
     switch (picture->format) {
 #ifdef HIGHWAY_HAS_PNG
-    case HW_PNG: return hw_png_decode(decoders->png, bytes, size, picture, target, image, message);
+    case HW_PNG: return hw_png_decode(decoders->png, bytes, size, picture, views, message);
 #endif
 #ifdef HIGHWAY_HAS_WEBP
-    case HW_WEBP: return hw_webp_decode(decoders->webp, bytes, size, picture, target, image, message);
+    case HW_WEBP: return hw_webp_decode(decoders->webp, bytes, size, picture, views, message);
 #endif
-    default: return hw_jpeg_decode(decoders->jpeg, bytes, size, picture, target, image, message);
+    default: return hw_jpeg_decode(decoders->jpeg, bytes, size, picture, views, message);
     }
 }

@@ -18,9 +18,10 @@ void hw_decoders_free(hw_decoders *decoders);
 int hw_picture_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
                        hw_picture *picture, char *message);
 
-/* Decodes a whole file. On HW_OK every pixel of the target is written; otherwise its pixels are undefined. */
+/* Decodes a whole file. On HW_OK every pixel of the targets is written; otherwise their pixels are undefined.
+ */
 int hw_picture_decode(hw_decoders *decoders, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                      const hw_target *target, const hw_image *image, char *message);
+                      const hw_views *views, char *message);
 
 /* Number of JPEGs that libjpeg was called for. */
 int64_t hw_decoders_by_library(const hw_decoders *decoders);

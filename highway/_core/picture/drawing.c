@@ -2,18 +2,22 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "files.h"
 #include "resampler16.h"
 
 void hw_drawing_free(hw_drawing *drawing) {
-    hw_axis_free(&drawing->x);
-    hw_axis_free(&drawing->y);
+    for (int v = 0; v < drawing->capacity; v++) {
+        hw_axis_free(&drawing->views[v].x);
+        hw_axis_free(&drawing->views[v].y);
+        hw_buffer_free(&drawing->views[v].swapped);
+    }
+    free(drawing->views);
     hw_buffer_free(&drawing->line);
     hw_buffer_free(&drawing->ring);
     hw_buffer_free(&drawing->combined);
-    hw_buffer_free(&drawing->swapped);
     hw_buffer_free(&drawing->upright);
 }
 
@@ -94,78 +98,156 @@ hw_stored_window hw_stored_window_of(const hw_picture *picture, const hw_target 
 }
 
 /* Row `i` of the output: combines `rows`, which begin at the first used column, and resamples the result. */
-static void draw_row(const hw_drawing *drawing, const hw_target *target, int i, const uint8_t *const *rows,
-                     uint8_t *combined, size_t used, uint8_t *out) {
-    const hw_axis *x = &drawing->x, *y = &drawing->y;
+static void draw_row(const hw_view *view, const hw_target *target, int i, const uint8_t *const *rows,
+                     uint8_t *combined, uint8_t *out) {
+    const hw_axis *x = &view->x, *y = &view->y;
     const size_t at = (size_t)i * (size_t)y->stride;
     if (target->wide) {
         hw_resample_rows16(target->simd, x, (const uint16_t *const *)rows, y->exact + at, y->taps,
                            target->channels, (float *)combined, (uint16_t *)out);
         return;
     }
-    hw_combine_rows(target->simd, rows, y->weights + at, y->taps, combined, used);
+    hw_combine_rows(target->simd, rows, y->weights + at, y->taps, combined,
+                    (size_t)(x->highest - x->lowest) * (size_t)target->channels);
     hw_resample_row(target->simd, x, combined, x->lowest, target->channels, out);
 }
 
-int hw_draw_rows(hw_drawing *drawing, const hw_stored_window *window, const hw_target *target,
-                 const hw_image *image, const hw_rows *source, char *message) {
-    const hw_axis *x = &drawing->x, *y = &drawing->y;
-    const int widened = target->wide && !source->wide, size = target->channels << target->wide;
-    /* A ring that holds the input of one output row and the rows that the source returns at once. */
-    const size_t row_stride = ((source->row_bytes << widened) + 63) & ~(size_t)63;
-    const int ring_rows = y->taps + HW_ROWS_AT_ONCE;
-    const size_t pointers = (size_t)y->taps * sizeof(uint8_t *);
-    const size_t used = (size_t)(x->highest - x->lowest) * (size_t)target->channels;
-    const size_t line = (size_t)target->width * (size_t)size;
-    const ptrdiff_t upright_stride = (ptrdiff_t)window->width * size;
-    if (hw_buffer_reserve(&drawing->ring, row_stride * (size_t)ring_rows) ||
-        hw_buffer_reserve(&drawing->combined,
-                          pointers + used * (target->wide ? sizeof(float) : 1) + HW_ROW_SLACK) ||
-        hw_buffer_reserve(&drawing->line, line) ||
-        (window->swap &&
-         hw_buffer_reserve(&drawing->swapped, (size_t)upright_stride * (size_t)window->height)))
-        return hw_out_of_memory(message);
-    const uint8_t **rows = (const uint8_t **)drawing->combined.bytes;
-    uint8_t *combined = drawing->combined.bytes + pointers;
-    uint8_t *const ring = drawing->ring.bytes;
-    const size_t column_offset = (size_t)(x->lowest - source->left) * (size_t)size;
-    int next = source->next;
-    for (int i = 0; i < window->height; i++) {
-        const int first = y->first[i];
-        while (next < first + y->taps) {
-            uint8_t *lines[HW_ROWS_AT_ONCE];
-            const int wanted = y->highest - next < HW_ROWS_AT_ONCE ? y->highest - next : HW_ROWS_AT_ONCE;
-            for (int k = 0; k < wanted; k++) lines[k] = ring + (size_t)((next + k) % ring_rows) * row_stride;
-            const int got = source->read(source->decoder, target, lines, wanted);
-            if (got < 0) return got;
-            if (got == 0) {
-                snprintf(message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next, y->in_size);
-                return HW_BAD_FILE;
-            }
-            for (int k = 0; widened && k < got; k++) widen(lines[k], source->row_bytes);
-            next += got;
-        }
-        for (int k = 0; k < y->taps; k++)
-            rows[k] = ring + (size_t)((first + k) % ring_rows) * row_stride + column_offset;
-        const int place = window->mirror_y ? window->height - 1 - i : i;
-        uint8_t *const out =
-            window->swap ? drawing->swapped.bytes + place * upright_stride : drawing->line.bytes;
-        draw_row(drawing, target, i, rows, combined, used, out);
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+static int pixel_bytes(const hw_target *target) {
+    return target->channels << target->wide;
+}
+
+/* A ring of rows: the input of one output row of any view, and the rows that the source returns at once. */
+typedef struct {
+    uint8_t *bytes;
+    size_t stride;
+    int rows, left; /* `left`: its first column */
+    const uint8_t **pointers;
+    uint8_t *combined;
+} row_ring;
+
+static uint8_t *ring_row(const row_ring *ring, int row) {
+    return ring->bytes + (size_t)(row % ring->rows) * ring->stride;
+}
+
+/* Makes room for all views; 0, or -1 without memory. */
+static int make_ring(hw_drawing *drawing, const hw_views *views, const hw_rows *source, row_ring *ring) {
+    const int wide = views->targets->wide, channels = views->targets->channels;
+    size_t taps = 0, used = 0, line = 0;
+    for (int v = 0; v < views->count; v++) {
+        hw_view *view = &drawing->views[v];
+        const size_t size = (size_t)pixel_bytes(&views->targets[v]);
+        taps = larger(taps, (size_t)view->y.taps);
+        used = larger(used, (size_t)(view->x.highest - view->x.lowest) * (size_t)channels);
+        line = larger(line, (size_t)views->targets[v].width * size);
+        view->next = 0;
+        if (view->window.swap && hw_buffer_reserve(&view->swapped, (size_t)view->window.width *
+                                                                       (size_t)view->window.height * size))
+            return -1;
+    }
+    const size_t pointers = taps * sizeof(uint8_t *);
+    ring->stride = ((source->row_bytes << (wide && !source->wide)) + 63) & ~(size_t)63;
+    ring->rows = (int)taps + HW_ROWS_AT_ONCE;
+    ring->left = source->left;
+    if (hw_buffer_reserve(&drawing->ring, ring->stride * (size_t)ring->rows) ||
+        hw_buffer_reserve(&drawing->combined, pointers + used * (wide ? sizeof(float) : 1) + HW_ROW_SLACK) ||
+        hw_buffer_reserve(&drawing->line, line))
+        return -1;
+    ring->bytes = drawing->ring.bytes;
+    ring->pointers = (const uint8_t **)drawing->combined.bytes;
+    ring->combined = drawing->combined.bytes + pointers;
+    return 0;
+}
+
+/* Draws the rows of a view whose input, the rows before `end`, is in the ring. */
+static void draw_ready(hw_view *view, const hw_target *target, const hw_image *image, const row_ring *ring,
+                       int end, uint8_t *line) {
+    const hw_stored_window *window = &view->window;
+    const hw_axis *y = &view->y;
+    const int size = pixel_bytes(target);
+    const ptrdiff_t stride = (ptrdiff_t)window->width * size;
+    const size_t offset = (size_t)(view->x.lowest - ring->left) * (size_t)size;
+    for (; view->next < window->height && y->first[view->next] + y->taps <= end; view->next++) {
+        const int first = y->first[view->next];
+        for (int k = 0; k < y->taps; k++) ring->pointers[k] = ring_row(ring, first + k) + offset;
+        const int place = window->mirror_y ? window->height - 1 - view->next : view->next;
+        uint8_t *const out = window->swap ? view->swapped.bytes + place * stride : line;
+        draw_row(view, target, view->next, ring->pointers, ring->combined, out);
         if (!window->swap) hw_target_put(target, image, place, out);
     }
-    for (int i = 0; window->swap && i < target->height; i++) {
-        take_column(drawing->swapped.bytes, upright_stride, i, target->width, size, drawing->line.bytes);
-        hw_target_put(target, image, i, drawing->line.bytes);
+}
+
+static void put_swapped(const hw_view *view, const hw_target *target, const hw_image *image, uint8_t *line) {
+    const int size = pixel_bytes(target);
+    for (int i = 0; i < target->height; i++) {
+        take_column(view->swapped.bytes, (ptrdiff_t)view->window.width * size, i, target->width, size, line);
+        hw_target_put(target, image, i, line);
     }
+}
+
+int hw_draw_rows(hw_drawing *drawing, const hw_views *views, const hw_rows *source, char *message) {
+    const int widened = views->targets->wide && !source->wide;
+    row_ring ring;
+    if (make_ring(drawing, views, source, &ring)) return hw_out_of_memory(message);
+    for (int next = source->next; next < drawing->bottom;) {
+        uint8_t *lines[HW_ROWS_AT_ONCE];
+        const int rest = drawing->bottom - next, wanted = rest < HW_ROWS_AT_ONCE ? rest : HW_ROWS_AT_ONCE;
+        for (int k = 0; k < wanted; k++) lines[k] = ring_row(&ring, next + k);
+        const int got = source->read(source->decoder, views->targets, lines, wanted);
+        if (got < 0) return got;
+        if (got == 0) {
+            snprintf(message, HW_MESSAGE_SIZE, "cannot be decoded: only %d of %d rows", next,
+                     drawing->views->y.in_size);
+            return HW_BAD_FILE;
+        }
+        for (int k = 0; widened && k < got; k++) widen(lines[k], source->row_bytes);
+        next += got;
+        for (int v = 0; v < views->count; v++)
+            draw_ready(&drawing->views[v], &views->targets[v], &views->images[v], &ring, next,
+                       drawing->line.bytes);
+    }
+    for (int v = 0; v < views->count; v++)
+        if (drawing->views[v].window.swap)
+            put_swapped(&drawing->views[v], &views->targets[v], &views->images[v], drawing->line.bytes);
     return HW_OK;
 }
 
-int hw_drawing_build(hw_drawing *drawing, const hw_stored_window *window, const hw_target *target, int width,
+static int reserve_views(hw_drawing *drawing, int count) {
+    if (count <= drawing->capacity) return 0;
+    hw_view *grown = realloc(drawing->views, (size_t)count * sizeof *grown);
+    if (!grown) return -1;
+    memset(grown + drawing->capacity, 0, (size_t)(count - drawing->capacity) * sizeof *grown);
+    drawing->views = grown;
+    drawing->capacity = count;
+    return 0;
+}
+
+int hw_drawing_build(hw_drawing *drawing, const hw_picture *picture, const hw_views *views, int width,
                      int height, double scale) {
-    return hw_axis_build(&drawing->x, target->filter, width, window->x0 * scale,
-                         fmin(window->x1 * scale, width), window->width, window->mirror_x, target->wide) ||
-           hw_axis_build(&drawing->y, target->filter, height, window->y0 * scale,
-                         fmin(window->y1 * scale, height), window->height, 0, target->wide);
+    if (reserve_views(drawing, views->count)) return -1;
+    drawing->left = width;
+    drawing->top = height;
+    drawing->right = drawing->bottom = 0;
+    for (int v = 0; v < views->count; v++) {
+        hw_view *view = &drawing->views[v];
+        hw_axis *x = &view->x, *y = &view->y;
+        const hw_target *target = &views->targets[v];
+        const hw_stored_window window = hw_stored_window_of(picture, target);
+        view->window = window;
+        if (hw_axis_build(x, target->filter, width, window.x0 * scale, fmin(window.x1 * scale, width),
+                          window.width, window.mirror_x, target->wide) ||
+            hw_axis_build(y, target->filter, height, window.y0 * scale, fmin(window.y1 * scale, height),
+                          window.height, 0, target->wide))
+            return -1;
+        if (x->lowest < drawing->left) drawing->left = x->lowest;
+        if (x->highest > drawing->right) drawing->right = x->highest;
+        if (y->lowest < drawing->top) drawing->top = y->lowest;
+        if (y->highest > drawing->bottom) drawing->bottom = y->highest;
+    }
+    return 0;
 }
 
 /* ---- whole pictures ---- */
@@ -211,20 +293,18 @@ static int read_stored(void *decoder, const hw_target *target, uint8_t **lines, 
     return wanted;
 }
 
-int hw_draw_turned(hw_drawing *drawing, const hw_picture *picture, const hw_target *target,
-                   const hw_image *image, int wide, char *message) {
-    const int size = target->channels << wide;
+int hw_draw_turned(hw_drawing *drawing, const hw_picture *picture, const hw_views *views, int wide,
+                   char *message) {
+    const int size = views->targets->channels << wide;
     hw_picture upright = *picture;
     upright.orientation = 1;
-    const hw_stored_window window = hw_stored_window_of(&upright, target);
-    if (hw_drawing_build(drawing, &window, target, upright.width, upright.height, 1.0))
+    if (hw_drawing_build(drawing, &upright, views, upright.width, upright.height, 1.0))
         return hw_out_of_memory(message);
-    const hw_axis *x = &drawing->x, *y = &drawing->y;
     stored_rows stored = {NULL, (ptrdiff_t)upright.width * size,
-                          (size_t)(x->highest - x->lowest) * (size_t)size};
-    stored.next = drawing->upright.bytes + y->lowest * stored.stride + x->lowest * size;
-    const hw_rows rows = {x->lowest, y->lowest, stored.used, &stored, read_stored, wide};
-    const int status = hw_draw_rows(drawing, &window, target, image, &rows, message);
+                          (size_t)(drawing->right - drawing->left) * (size_t)size};
+    stored.next = drawing->upright.bytes + drawing->top * stored.stride + drawing->left * size;
+    const hw_rows rows = {drawing->left, drawing->top, stored.used, &stored, read_stored, wide};
+    const int status = hw_draw_rows(drawing, views, &rows, message);
     hw_buffer_trim(&drawing->upright, (size_t)stored.stride * (size_t)upright.height);
     return status;
 }

@@ -1,5 +1,5 @@
 /* Draws windows of pictures into images: resamples decoded rows, one after the other, so that the whole
- * window need not be in memory.
+ * window need not be in memory. Several views of a picture are drawn from the same rows.
  *
  * Samples are bytes, or 16-bit numbers in the order of this CPU where something is `wide`. Rows of bytes for
  * a wide target are widened before they are resampled: a byte becomes byte * 257, so that 255 becomes 65535.
@@ -38,6 +38,14 @@ typedef struct {
     int wide;               /* whether the image has 16-bit numbers; then it has no normalization */
 } hw_target;
 
+/* The views that are drawn of a picture. Their windows, sizes and filters may differ; `channels`, `exact`,
+ * `simd` and `wide` are those of the first. */
+typedef struct {
+    const hw_target *targets;
+    const hw_image *images; /* of each target */
+    int count;              /* at least 1 */
+} hw_views;
+
 /* A window of the stored picture, and how it becomes the target. */
 typedef struct {
     double x0, y0, x1, y1; /* in stored pixels */
@@ -45,14 +53,23 @@ typedef struct {
     int mirror_x, mirror_y, swap;
 } hw_stored_window;
 
-/* Memory of one worker. Starts zeroed. */
+/* Memory of one view. Starts zeroed. */
 typedef struct {
     hw_axis x, y;
-    hw_buffer line;     /* one row of the target */
-    hw_buffer ring;     /* decoded rows, reused in turn */
-    hw_buffer combined; /* one row after the vertical pass */
-    hw_buffer swapped;  /* a target before its axes are swapped */
-    hw_buffer upright;  /* a whole picture that was turned while it was decoded */
+    hw_stored_window window;
+    int next;          /* row of the output to draw */
+    hw_buffer swapped; /* the target before its axes are swapped */
+} hw_view;
+
+/* Memory of one worker. Starts zeroed. */
+typedef struct {
+    hw_view *views;
+    int capacity;
+    int left, right, top, bottom; /* columns and rows of the decoded picture that the views use together */
+    hw_buffer line;               /* one row of a target */
+    hw_buffer ring;               /* decoded rows, reused in turn */
+    hw_buffer combined;           /* one row after the vertical pass */
+    hw_buffer upright;            /* a whole picture that was turned while it was decoded */
 } hw_drawing;
 
 /* Source of decoded rows: the columns from `left` on, from row `next` on. */
@@ -70,14 +87,14 @@ void hw_drawing_free(hw_drawing *drawing);
 /* The window of the stored picture. */
 hw_stored_window hw_stored_window_of(const hw_picture *picture, const hw_target *target);
 
-/* Builds the axes for a stored picture of this size, decoded at `scale`; 0, or -1 without memory. */
-int hw_drawing_build(hw_drawing *drawing, const hw_stored_window *window, const hw_target *target, int width,
+/* Builds the axes of all views for a stored picture that was decoded at `scale` to this size; 0, or -1
+ * without memory. */
+int hw_drawing_build(hw_drawing *drawing, const hw_picture *picture, const hw_views *views, int width,
                      int height, double scale);
 
-/* Resamples rows into the target; the axes are built. Returns a hw_status, or -1 if the source finds the
+/* Resamples rows into the targets; the axes are built. Returns a hw_status, or -1 if the source finds the
  * picture damaged. */
-int hw_draw_rows(hw_drawing *drawing, const hw_stored_window *window, const hw_target *target,
-                 const hw_image *image, const hw_rows *rows, char *message);
+int hw_draw_rows(hw_drawing *drawing, const hw_views *views, const hw_rows *rows, char *message);
 
 /* Writes row `y` of the target, width * channels samples, to the image. */
 void hw_target_put(const hw_target *target, const hw_image *image, int y, const uint8_t *row);
@@ -105,8 +122,8 @@ int hw_turned_make(hw_drawing *drawing, const hw_picture *picture, int size, hw_
 /* Writes pixels of `size` bytes of a stored row: number k of them at column `x` + k * `step`. */
 void hw_turned_put(const hw_turned *turned, int y, int x, int step, const uint8_t *row, int count, int size);
 
-/* Resamples the picture in `drawing->upright`, `wide` or not, into the target. Returns a hw_status. */
-int hw_draw_turned(hw_drawing *drawing, const hw_picture *picture, const hw_target *target,
-                   const hw_image *image, int wide, char *message);
+/* Resamples the picture in `drawing->upright`, `wide` or not, into the targets. Returns a hw_status. */
+int hw_draw_turned(hw_drawing *drawing, const hw_picture *picture, const hw_views *views, int wide,
+                   char *message);
 
 #endif

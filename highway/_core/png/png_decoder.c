@@ -278,25 +278,25 @@ static int read_rows(void *source, const hw_target *target, uint8_t **lines, int
     return wanted;
 }
 
-static int draw_rows(hw_png *decoder, const hw_picture *picture, const hw_target *target,
-                     const hw_image *image, char *message) {
-    const hw_stored_window window = hw_stored_window_of(picture, target);
-    if (hw_drawing_build(decoder->drawing, &window, target, picture->width, picture->height, 1.0))
+static int draw_rows(hw_png *decoder, const hw_picture *picture, const hw_views *views, char *message) {
+    hw_drawing *drawing = decoder->drawing;
+    const hw_target *target = views->targets;
+    if (hw_drawing_build(drawing, picture, views, picture->width, picture->height, 1.0))
         return hw_out_of_memory(message);
-    const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
-    row_reader reader = {decoder, x->lowest, x->highest - x->lowest};
+    row_reader reader = {decoder, drawing->left, drawing->right - drawing->left};
     begin_pass(decoder);
-    for (int row = 0; row < y->lowest; row++) next_row(decoder, decoder->passes[0].row_bytes, target->simd);
+    for (int row = 0; row < drawing->top; row++)
+        next_row(decoder, decoder->passes[0].row_bytes, target->simd);
     const size_t row_bytes = (size_t)reader.columns * (size_t)(target->channels << decoder->wide);
-    const hw_rows rows = {x->lowest, y->lowest, row_bytes, &reader, read_rows, decoder->wide};
-    return hw_draw_rows(decoder->drawing, &window, target, image, &rows, message);
+    const hw_rows rows = {drawing->left, drawing->top, row_bytes, &reader, read_rows, decoder->wide};
+    return hw_draw_rows(drawing, views, &rows, message);
 }
 
 /* An interlaced or turned picture. */
-static int draw_whole(hw_png *decoder, const hw_picture *picture, const hw_target *target,
-                      const hw_image *image, char *message) {
+static int draw_whole(hw_png *decoder, const hw_picture *picture, const hw_views *views, char *message) {
     hw_turned turned;
-    const int channels = target->channels, size = channels << decoder->wide;
+    const int simd = views->targets->simd, channels = views->targets->channels;
+    const int size = channels << decoder->wide;
     if (hw_turned_make(decoder->drawing, picture, size, &turned) ||
         hw_buffer_reserve(&decoder->line, (size_t)decoder->info.width * (size_t)size))
         return hw_out_of_memory(message);
@@ -304,21 +304,21 @@ static int draw_whole(hw_png *decoder, const hw_picture *picture, const hw_targe
         const pass *p = &decoder->passes[k];
         begin_pass(decoder);
         for (int y = 0; y < p->height; y++) {
-            const uint8_t *row = next_row(decoder, p->row_bytes, target->simd);
+            const uint8_t *row = next_row(decoder, p->row_bytes, simd);
             convert(decoder, row, 0, p->width, channels, decoder->line.bytes);
             hw_turned_put(&turned, p->y + y * p->down, p->x, p->right, decoder->line.bytes, p->width, size);
         }
     }
-    return hw_draw_turned(decoder->drawing, picture, target, image, decoder->wide, message);
+    return hw_draw_turned(decoder->drawing, picture, views, decoder->wide, message);
 }
 
 static int decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                  const hw_target *target, const hw_image *image, char *message) {
+                  const hw_views *views, char *message) {
     const uint8_t *data;
     size_t data_size;
     if (size < HW_PNG_HEAD || !hw_png_read_info(bytes, &decoder->info))
         return refused(message, "a PNG without a valid header (IHDR)");
-    decoder->wide = target->wide && decoder->info.bits == 16;
+    decoder->wide = views->targets->wide && decoder->info.bits == 16;
     if (decoder->info.color == HW_PNG_GRAY && decoder->info.bits < 8) set_grays(decoder, decoder->info.bits);
     const int swapped = picture->orientation >= 5;
     if (decoder->info.height != (swapped ? picture->width : picture->height) ||
@@ -339,13 +339,13 @@ static int decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_p
     if (!has_known_filters(decoder)) return refused(message, "a row has an unknown filter");
     decoder->next = decoder->raw.bytes;
     return decoder->info.interlaced || picture->orientation != 1
-               ? draw_whole(decoder, picture, target, image, message)
-               : draw_rows(decoder, picture, target, image, message);
+               ? draw_whole(decoder, picture, views, message)
+               : draw_rows(decoder, picture, views, message);
 }
 
 int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                  const hw_target *target, const hw_image *image, char *message) {
-    const int status = decode(decoder, bytes, size, picture, target, image, message);
+                  const hw_views *views, char *message) {
+    const int status = decode(decoder, bytes, size, picture, views, message);
     const size_t pixels = (size_t)picture->height * (size_t)picture->width;
     hw_buffer_trim(&decoder->joined, size);
     hw_buffer_trim(&decoder->raw, pixels * (size_t)(decoder->info.bits * decoder->info.samples) / 8);

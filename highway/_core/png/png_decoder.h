@@ -17,9 +17,10 @@ typedef struct hw_png hw_png;
 hw_png *hw_png_new(hw_drawing *drawing);
 void hw_png_free(hw_png *decoder);
 
-/* Decodes a whole file. On HW_OK every pixel of the target is written; otherwise its pixels are undefined. */
+/* Decodes a whole file. On HW_OK every pixel of the targets is written; otherwise their pixels are undefined.
+ */
 int hw_png_decode(hw_png *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                  const hw_target *target, const hw_image *image, char *message);
+                  const hw_views *views, char *message);
 
 /* Version of libdeflate that this was compiled with. */
 const char *hw_png_library_version(void);

@@ -205,29 +205,28 @@ static void widen(int lowest, int highest, int end, int *from, int *to) {
 }
 
 static int draw_rows(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                     const hw_target *target, const hw_image *image, char *message) {
-    const hw_stored_window window = hw_stored_window_of(picture, target);
+                     const hw_views *views, char *message) {
+    hw_drawing *drawing = decoder->drawing;
     const int height = picture->height, width = picture->width;
-    if (hw_drawing_build(decoder->drawing, &window, target, width, height, 1.0))
-        return hw_out_of_memory(message);
-    const hw_axis *x = &decoder->drawing->x, *y = &decoder->drawing->y;
+    if (hw_drawing_build(drawing, picture, views, width, height, 1.0)) return hw_out_of_memory(message);
     part found;
-    widen(x->lowest, x->highest, width, &found.left, &found.right);
-    widen(y->lowest, y->highest, height, &found.top, &found.bottom);
+    widen(drawing->left, drawing->right, width, &found.left, &found.right);
+    widen(drawing->top, drawing->bottom, height, &found.top, &found.bottom);
     const int status = decode_first(decoder, bytes, size, height, width, &found, message);
     if (status != HW_OK) return status;
-    rgb_reader reader = {NULL, (size_t)(found.right - found.left) * 3, x->highest - x->lowest};
-    reader.next = decoder->pixels.bytes + (size_t)(y->lowest - found.top) * reader.stride +
-                  (size_t)(x->lowest - found.left) * 3;
-    const hw_rows rows = {x->lowest, y->lowest, (size_t)reader.columns * (size_t)target->channels,
-                          &reader,   read_rows, 0};
-    return hw_draw_rows(decoder->drawing, &window, target, image, &rows, message);
+    rgb_reader reader = {NULL, (size_t)(found.right - found.left) * 3, drawing->right - drawing->left};
+    reader.next = decoder->pixels.bytes + (size_t)(drawing->top - found.top) * reader.stride +
+                  (size_t)(drawing->left - found.left) * 3;
+    const hw_rows rows = {
+        drawing->left, drawing->top, (size_t)reader.columns * (size_t)views->targets->channels,
+        &reader,       read_rows,    0};
+    return hw_draw_rows(drawing, views, &rows, message);
 }
 
 static int draw_turned(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                       const hw_target *target, const hw_image *image, char *message) {
+                       const hw_views *views, char *message) {
     hw_turned turned;
-    const int channels = target->channels, swapped = picture->orientation >= 5;
+    const int channels = views->targets->channels, swapped = picture->orientation >= 5;
     const int height = swapped ? picture->width : picture->height;
     const int width = swapped ? picture->height : picture->width;
     part whole = {0, 0, width, height};
@@ -240,14 +239,13 @@ static int draw_turned(hw_webp *decoder, const uint8_t *bytes, size_t size, cons
         convert(decoder->pixels.bytes + (size_t)y * (size_t)width * 3, width, channels, decoder->line.bytes);
         hw_turned_put(&turned, y, 0, 1, decoder->line.bytes, width, channels);
     }
-    return hw_draw_turned(decoder->drawing, picture, target, image, 0, message);
+    return hw_draw_turned(decoder->drawing, picture, views, 0, message);
 }
 
 int hw_webp_decode(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                   const hw_target *target, const hw_image *image, char *message) {
-    const int status = picture->orientation == 1
-                           ? draw_rows(decoder, bytes, size, picture, target, image, message)
-                           : draw_turned(decoder, bytes, size, picture, target, image, message);
+                   const hw_views *views, char *message) {
+    const int status = picture->orientation == 1 ? draw_rows(decoder, bytes, size, picture, views, message)
+                                                 : draw_turned(decoder, bytes, size, picture, views, message);
     hw_buffer_trim(&decoder->pixels, (size_t)picture->height * (size_t)picture->width * 3);
     return status;
 }

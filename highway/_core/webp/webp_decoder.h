@@ -24,9 +24,10 @@ int hw_webp_begins(const uint8_t *bytes, size_t size);
 int hw_webp_inspect(const uint8_t *bytes, size_t size, size_t file_size, int oriented, int64_t max_pixels,
                     hw_picture *picture, char *message);
 
-/* Decodes a whole file. On HW_OK every pixel of the target is written; otherwise its pixels are undefined. */
+/* Decodes a whole file. On HW_OK every pixel of the targets is written; otherwise their pixels are undefined.
+ */
 int hw_webp_decode(hw_webp *decoder, const uint8_t *bytes, size_t size, const hw_picture *picture,
-                   const hw_target *target, const hw_image *image, char *message);
+                   const hw_views *views, char *message);
 
 /* Version of libwebp in use, as 0xMMmmpp. */
 int hw_webp_library_version(void);

@@ -168,7 +168,7 @@ class Encoded(ImageReader):
         else:
             files = [
                 jpeg.encode(image[:height, :width], self._quality)
-                for image, (width, height) in zip(made.images, targets, strict=True)
+                for image, (width, height) in zip(made.images["images"], targets, strict=True)
             ]
             masks = None
             if made.masks is not None:

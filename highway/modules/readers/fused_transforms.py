@@ -170,9 +170,12 @@ class FusedTransforms:
             return self._dtype.itemsize
         return 4 if self._normalize.dtype == "float32" else 2
 
-    def room(self, shape: tuple[int, int, int, int]) -> NDArray[Any]:
-        """Allocate the finished images, from images of shape (N, H, W, C)."""
-        return empty(shape, self._dtype) if self._normalize is None else self._normalize.room(shape)
+    def room(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Allocate the finished images, from images of shape (N, H, W, C); with views, nothing is normalized."""
+        if self._normalize is None:
+            return empty(shape, self._dtype)
+        count, height, width, channels = shape
+        return self._normalize.room((count, height, width, channels))
 
     def images(self, room: NDArray[Any]) -> jpeg.Images:
         """Describe `room` for the decoder."""

@@ -20,6 +20,7 @@ from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.access import Access
 from highway.storage.folders import folder_at
 from highway.transforms.fit import CenterFit, Fit
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -52,16 +53,16 @@ class ImageFileReader(ImageReader):
     batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`. A `highway.sampling.schedule`
         gives each epoch another number.
-    shape : int, (int, int) or Schedule
+    shape : int, (int, int) or Schedule, optional
         Height and width of the images in pixels; a number alone is a square. A schedule gives each epoch another
-        one; the fit `Buckets` has shapes of its own.
+        one. Not with the fits `Views` and `Buckets`, which have their own.
     classes : sequence of str, optional
         Names of the sub-folders in the order of their labels, each once. Some of them may be missing or have no
         pictures, as in a folder for validation: ``ImageFileReader(val, ..., classes=train_reader.classes)``. Any other
         sub-folder raises an ArgumentError.
-    fit : Fit
+    fit : Fit or Views
         Which window of a picture becomes the image: `CenterFit`, `RandomResizedCrop`, `Letterbox`, `Stretch`, or a
-        `Fit` of your own.
+        `Fit` of your own. `Views` make several images of each picture, as fields in the place of `images`.
     labels : {"index", "one_hot"}
         int64 (N,), or float32 (N, number of classes).
     masks_dir : path or URL, optional
@@ -102,7 +103,7 @@ class ImageFileReader(ImageReader):
         shape: Shape | None = None,
         *,
         classes: Sequence[str] | None = None,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         labels: Literal["index", "one_hot"] = "index",
         masks_dir: str | bytes | os.PathLike[str] | None = None,
         mask_fill: int = 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -11,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from highway._core.jpeg import codec as jpeg
-from highway._core.pixels import resample
-from highway._core.pool import waiting
 from highway.arguments import flag, size, whole
 from highway.arguments.options import completed, takes
 from highway.batch import Batch, empty
@@ -28,6 +25,7 @@ from highway.errors import (
 from highway.modules.readers.bad_samples import BadSamples
 from highway.modules.readers.box_table import BoxTable
 from highway.modules.readers.fused_transforms import FusedTransforms
+from highway.modules.readers.image_fields import ImageFields
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
@@ -48,6 +46,7 @@ from highway.transforms.buckets import Buckets
 from highway.transforms.fit import Fit, Resize
 from highway.transforms.placement import Placement
 from highway.transforms.transform import Transform
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -68,8 +67,8 @@ class DecodedBatch:
 
     Attributes
     ----------
-    images : ndarray
-        Finished images.
+    images : dict of str to ndarray
+        Finished images, by their fields.
     mapping : PictureMapping or None
         How the images show the pictures, if boxes or masks need it.
     masks : uint8 (N, H, W) or None
@@ -79,12 +78,12 @@ class DecodedBatch:
 
     def __init__(
         self,
-        images: NDArray[Any],
+        images: Mapping[str, NDArray[Any]],
         mapping: PictureMapping | None = None,
         masks: NDArray[np.uint8] | None = None,
         pairs: Mapping[str, DecodedBatch] | None = None,
     ) -> None:
-        self.images = images
+        self.images = dict(images)
         self.mapping = mapping
         self.masks = masks
         self.pairs = dict(pairs or {})
@@ -99,7 +98,7 @@ class DecodedBatch:
     def masks_for(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """The array of the masks, of height and width `shape`; allocated on the first call."""
         if self.masks is None:
-            self.masks = empty((len(self.images), *shape))
+            self.masks = empty((len(next(iter(self.images.values()))), *shape))
         return self.masks
 
     def take(self, rows: NDArray[np.int64]) -> DecodedBatch:
@@ -109,7 +108,7 @@ class DecodedBatch:
             return np.take(array, rows, axis=0, out=empty((len(rows), *array.shape[1:]), array.dtype))
 
         return DecodedBatch(
-            taken(self.images),
+            {name: taken(images) for name, images in self.images.items()},
             None if self.mapping is None else self.mapping.take(rows),
             None if self.masks is None else taken(self.masks),
             {name: pair.take(rows) for name, pair in self.pairs.items()},
@@ -184,21 +183,12 @@ class ImageReader(OrderedSource):
         batch_size: BatchSize,
         shape: Shape | None,
         *,
-        fit: Fit,
+        fit: Fit | Views,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)
         super().__init__(workers=options["workers"], queue_size=options["queue_size"])
-        given: object = fit
-        self.shapes, self._every_shape = self._checked_shapes(shape, fit)
-        self.shape = self._every_shape[0]
-        # `Resize` is refused: the height or width of its output may depend on the picture.
-        if not isinstance(given, Fit) or isinstance(given, Resize):
-            raise self._refused(
-                "fit", fit, "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() or a Fit of your own"
-            )
-        if fit.size is not None and self.shapes.stages != (fit.size,):
-            raise self._refused("fit", fit, f"no size, or that of the images, {self.shapes.plain}")
+        self.shapes, every_shape = self._checked_shapes(shape, fit)
         self.fit = fit
         self._choice("color", options["color"], ("rgb", "gray"))
         self.color = options["color"]
@@ -214,17 +204,19 @@ class ImageReader(OrderedSource):
         self.cache, self.cache_bytes = options["cache"], options["cache_bytes"]
         self._cache = cache_at(self.name, self.cache, self.cache_bytes)
         self._gray = self.color == "gray"
-        self.fit.color(1 if self._gray else 3, self._type)
-        self._filter = resample.FILTERS.index(self.fit.interpolation)
+        channels = 1 if self._gray else 3
+        self._by_shape = {one: ImageFields(fit, one, channels, self._type) for one in every_shape}
+        self.shape, self._image_fields = next(iter(self._by_shape.items()))
         self.samples = samples
+        if self.shape is None:
+            self._check_views()
         self.placed = samples.placement
-        self._min_visible = max(samples.min_visible, fit.min_visible)
+        self._min_visible = max(samples.min_visible, self._image_fields.min_visible)
         self.max_errors = options["max_errors"]
-        self._size = (*self.shape, 1 if self._gray else 3)
-        if len(self._every_shape) == 1:
-            self.image_shape = self._size
+        if len(self._by_shape) == 1:
+            self.image_shape = None if self.shape is None else (*self.shape, channels)
         else:
-            self.image_shapes = tuple((*one, self._size[2]) for one in self._every_shape)
+            self.image_shapes = tuple((*one, channels) for one in self._by_shape if one is not None)
         self._finish = FusedTransforms(dtype=self._type)
         self._crew = jpeg.Crew()
         self._outages = Outages(self.name)
@@ -246,17 +238,35 @@ class ImageReader(OrderedSource):
         )
 
     def _checked_shapes(
-        self, shape: Shape | None, fit: Fit
-    ) -> tuple[Schedule[Any], tuple[tuple[int, int], ...]]:
+        self, shape: Shape | None, fit: Fit | Views
+    ) -> tuple[Schedule[Any], Sequence[tuple[int, int] | None]]:
         """Return the shape of the images in each epoch, and all shapes; with buckets, an epoch has all shapes."""
+        if isinstance(fit, Views):
+            if shape is not None:
+                raise self._refused("shape", shape, "None with Views, which have a size for each field")
+            return constant(None), [None]
         if isinstance(fit, Buckets):
             if shape is not None:
                 raise self._refused("shape", shape, "None with Buckets, which have the shapes of the images")
             return constant(None), fit.shapes
         if shape is None:
-            raise self._refused("shape", shape, "(height, width) of the images, or fit=Buckets(...)")
+            raise self._refused(
+                "shape",
+                shape,
+                "a whole number or (height, width) in pixels; only Views and Buckets have sizes of their own",
+            )
         shapes = scheduled(shape, lambda one: size(self.name, "shape", one))
-        return shapes, tuple(dict.fromkeys(shapes.stages))
+        # `Resize` is refused: the height or width of its output may depend on the picture.
+        given: object = fit
+        if not isinstance(given, Fit) or isinstance(given, Resize):
+            raise self._refused(
+                "fit",
+                fit,
+                "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch(), a Fit of your own, or Views",
+            )
+        if fit.size is not None and shapes.stages != (fit.size,):
+            raise self._refused("fit", fit, f"no size, or that of the images, {shapes.plain}")
+        return shapes, list(dict.fromkeys(shapes.stages))
 
     def _sizes_of_pictures(self, given: Any) -> NDArray[np.int64] | None:
         """Return height and width of each picture, int64 (N, 2), for buckets; else None."""
@@ -379,31 +389,22 @@ class ImageReader(OrderedSource):
         return self.samples.known_labels()
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        # A side that all shapes have is known.
-        sides = (
-            side.pop() if len(side) == 1 else None for side in map(set, zip(*self._every_shape, strict=True))
-        )
-        height, width = sides
-        images = array_spec(self._type, height, width, self._size[2])
-        spec = {"images": images, **self.samples.spec()}
+        images = self._image_fields.spec()
+        height, width = self._known_sides()
+        if len(self._by_shape) > 1:
+            images = {"images": array_spec(self._type, height, width, self._image_fields.channels)}
+        spec = {**images, **self.samples.spec()}
         if self.samples.masked:
             spec["masks"] = array_spec(np.uint8, height, width)
-        pairs = dict.fromkeys(self.samples.pairs, images)
+        pairs = dict.fromkeys(self.samples.pairs, next(iter(images.values())))
         return {**spec, **pairs, **self.samples.columns_spec()}
 
     def making(self) -> Sequence[object]:
         wide = () if self.dtype == "uint8" else (self.dtype,)
-        shape = self.shape if self.shapes.constant else (self.shapes,)
-        return (
-            self.fit,
-            *shape,
-            self._size[2],
-            *wide,
-            self.exif,
-            self.exact,
-            self._min_visible,
-            *self.annotated,
-        )
+        made = self._image_fields.making()
+        if not self.shapes.constant:
+            made = self.fit, self.shapes, self._image_fields.channels
+        return *made, *wide, self.exif, self.exact, self._min_visible, *self.annotated
 
     # Calls from the engine
 
@@ -415,11 +416,11 @@ class ImageReader(OrderedSource):
         int
             Number of fused steps.
         """
-        if self.samples.pairs:
-            # Only the Augmentations know which fields move with the images.
+        if self.samples.pairs or self.image_shape is None:
+            # Only the Augmentations know which fields move with the images, or which field they change.
             return 0
         finish = FusedTransforms(steps, seed, self._type)
-        self._finish = finish if finish.takes(self._size[2]) else FusedTransforms(dtype=self._type)
+        self._finish = finish if finish.takes(self.image_shape[2]) else FusedTransforms(dtype=self._type)
         return self._finish.count
 
     def open(self) -> None:
@@ -513,6 +514,12 @@ class ImageReader(OrderedSource):
             return None
         return sized._batch(task, part, indices, made)
 
+    def _known_sides(self) -> tuple[int | None, int | None]:
+        """Return height and width of the images, None for a side that is not the same for all shapes, or with Views."""
+        shapes = [shape for shape in self._by_shape if shape is not None]
+        height, width = ({shape[axis] for shape in shapes} for axis in range(2))
+        return (height.pop() if len(height) == 1 else None), (width.pop() if len(width) == 1 else None)
+
     def _sized(self, task: Task) -> Self:
         """Return the reader that makes images of the shape of a task, with the state of this one."""
         order = self.order
@@ -523,11 +530,11 @@ class ImageReader(OrderedSource):
         if shape == self.shape:
             return self
         sized = self.copied()
-        sized.shape, sized._size = shape, (*shape, self._size[2])
+        sized.shape, sized._image_fields = shape, self._by_shape[shape]
         return sized
 
     def _batch(self, task: Task, part: SampleReader, indices: NDArray[np.int64], made: DecodedBatch) -> Batch:
-        fields: dict[str, NDArray[Any]] = {"images": made.images}
+        fields: dict[str, NDArray[Any]] = dict(made.images)
         extras: dict[str, NDArray[Any]] = {}
         offsets = None
         numbers = numbers_of(indices)
@@ -535,7 +542,7 @@ class ImageReader(OrderedSource):
         ragged: set[str] = set()
         if objects is not None:
             assert made.mapping is not None
-            boxes, of_boxes, extras, offsets = objects.mapped(made.mapping, self.shape, self._min_visible)
+            boxes, of_boxes, extras, offsets = objects.mapped(made.mapping, self._shape, self._min_visible)
             labels = labels if of_boxes is None else of_boxes
             ragged = {"boxes", *extras} | ({"labels"} if of_boxes is not None else set())
         if labels is not None:
@@ -544,7 +551,7 @@ class ImageReader(OrderedSource):
             fields["boxes"] = boxes
         if self.placed:
             assert made.mapping is not None
-            placement, sizes = made.mapping.placement.matrices(self.shape), made.mapping.sizes.copy()
+            placement, sizes = made.mapping.placement.matrices(self._shape), made.mapping.sizes.copy()
             before = part.picture_sizes(numbers)
             if before is not None:
                 placement[:, :, :2] *= (sizes / before)[:, None, ::-1]
@@ -552,7 +559,7 @@ class ImageReader(OrderedSource):
             extras |= {"placement": placement, "picture_sizes": sizes}
         if made.masks is not None:
             fields["masks"] = made.masks
-        fields |= {name: pair.images for name, pair in made.pairs.items()}
+        fields |= {name: pair.images["images"] for name, pair in made.pairs.items()}
         fields |= part.columns(numbers)
         lists = part.lists(numbers)
         if lists is not None:
@@ -565,7 +572,7 @@ class ImageReader(OrderedSource):
             seq=task.seq,
             indices=indices,
             keys=part.keys(numbers),
-            applied=1 + self._finish.count,
+            applied=len(self._image_fields.views) + self._finish.count,
             extras=extras,
             offsets=offsets,
             ragged=ragged,
@@ -622,13 +629,13 @@ class ImageReader(OrderedSource):
         numbers = numbers_of(indices)
         try:
             heads = self._read_heads(part, numbers, turn, failures)
-            placement = self._place(heads, epoch, indices)
-            made, results = self._decode(heads, placement, made, places)
+            placements = self._place(heads, epoch, indices)
+            made, results = self._decode(heads, placements, made, places)
         finally:
             decoder.leave()
         self._note_results(heads, results, numbers, failures)
-        self._decode_others(heads, placement, made.images, places, numbers, failures)
-        self._annotate(part, heads, placement, made, slots, numbers, failures)
+        self._decode_others(heads, placements, made.images, places, numbers, failures)
+        self._annotate(part, heads, placements[0], made, slots, numbers, failures)
         for name in self.samples.pairs:
             pair = self._reader_of(name)
             # With the same random numbers as the first pictures.
@@ -678,46 +685,41 @@ class ImageReader(OrderedSource):
         rows = np.arange(len(indices)) if good else np.flatnonzero(statuses == jpeg.OK)
         return _Heads(heads, good, rows, others, orientations, turns, objects is not None)
 
-    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> Placement:
-        """Choose the window of each picture, its target in the image, and which images are mirrored."""
-        rng = SampleRandom(self.seed, epoch, indices, 0)
+    def _place(self, heads: _Heads, epoch: int, indices: NDArray[np.int64]) -> list[Placement]:
+        """Choose, for each view, the window of each picture, its target in the image, and which images are mirrored."""
         _, heights, widths = heads.table.T
-        placement = self.fit.choose(rng, heights, widths, self.shape)
-        mirrored = placement.mirrored ^ self._finish.mirrored(1, rng, self._size)
-        return placement._replace(mirrored=mirrored)
+        return self._image_fields.placements(
+            SampleRandom(self.seed, epoch, indices, 0), heights, widths, self._finish
+        )
 
     def _decode(
-        self, heads: _Heads, placement: Placement, made: DecodedBatch | None, places: NDArray[np.int64]
+        self,
+        heads: _Heads,
+        placements: Sequence[Placement],
+        made: DecodedBatch | None,
+        places: NDArray[np.int64],
     ) -> tuple[DecodedBatch, Sequence[int]]:
         """Decode pictures into new images, or into `places` of `made`; also returns a status for each of them."""
         decoder: jpeg.BatchDecoder = self._local.decoder
-        rows, good = heads.rows, heads.good
-        windows, targets, mirrored = placement if good else placement.take(rows)
-        count = len(heads.table)
-        nbytes = count * math.prod(self._size) * self._finish.itemsize
+        rows = heads.rows
+        chosen = placements if heads.good else [placement.take(rows) for placement in placements]
+        count, itemsize = len(heads.table), self._finish.itemsize
         try:
-            covered = decoder.begin(
-                rows,
-                windows,
-                targets,
-                mirrored,
-                self._filter,
-                self.exact,
-                self._size,
-                nbytes,
-                self._type == np.uint16,
+            covered = self._image_fields.begin(
+                decoder, rows, chosen, self.exact, self._image_fields.nbytes(count, itemsize)
             )
         except ValueError:
-            self._refuse(heads, placement)
+            self._refuse(heads, placements)
             raise
         if made is None:
             # The memory of an earlier batch is about to return to the pool: waiting for it saves a buffer.
-            while not waiting(nbytes) and decoder.ahead():
+            while not self._image_fields.have_room(count, itemsize) and decoder.ahead():
                 pass
-            made = DecodedBatch(self._finish.room((count, *self._size)))
+            made = DecodedBatch(self._image_fields.room(count, self._finish))
         if not covered:
-            self._paint(made.images, places[rows], targets)
-        return made, decoder.finish(places[rows], self._finish.images(made.images))
+            self._image_fields.paint(made.images, places[rows], chosen, self._finish)
+        images = [self._finish.images(view.of(made.images)) for view in self._image_fields.views]
+        return made, decoder.finish_views(places[rows], images)
 
     def _note_results(
         self,
@@ -740,8 +742,8 @@ class ImageReader(OrderedSource):
     def _decode_others(
         self,
         heads: _Heads,
-        placement: Placement,
-        images: NDArray[Any],
+        placements: Sequence[Placement],
+        images: Mapping[str, NDArray[Any]],
         places: NDArray[np.int64],
         indices: NDArray[np.int64],
         failures: dict[int, HighwayError],
@@ -753,13 +755,13 @@ class ImageReader(OrderedSource):
                 failures[row] = found
                 continue
             try:
-                images[places[row]] = self._finished(found, placement, row)
+                self._image_fields.draw(found.pixels(), placements, row, images, places[row], self._finish)
             except DecodeError as error:
                 failures[row] = self._error(indices[row], jpeg.BAD_FILE, str(error))
             except MissingPackageError as error:
                 failures[row] = self._without_pil(row, indices[row], error)
             except ValueError:
-                self._refuse(heads, placement)
+                self._refuse(heads, placements)
                 raise
 
     def _annotate(
@@ -782,13 +784,13 @@ class ImageReader(OrderedSource):
         made.note(mapping, slots)
         if masks is not None:
             places = np.arange(len(indices)) if slots is None else slots
-            room = made.masks_for(self.shape)
+            room = made.masks_for(self._shape)
             failures |= masks.show(indices, mapping, heads.orientations, room, places, failures)
 
-    def _refuse(self, heads: _Heads, placement: Placement) -> None:
-        """Raise where the fit chose windows or targets that are not allowed."""
+    def _refuse(self, heads: _Heads, placements: Sequence[Placement]) -> None:
+        """Raise where a fit chose windows or targets that are not allowed."""
         _, heights, widths = heads.table.T
-        self.fit.refuse(placement, heights, widths, self.shape)
+        self._image_fields.refuse(placements, heights, widths)
 
     def _orientations(self, others: Mapping[int, OtherPicture | None]) -> NDArray[np.int64]:
         """EXIF orientation by which each picture of the last read is turned upright."""
@@ -826,12 +828,6 @@ class ImageReader(OrderedSource):
         for row in objects.bad:
             refused[row] = objects.error(row, self.name)
         return turns, refused
-
-    def _paint(self, images: NDArray[Any], slots: NDArray[np.int64], targets: NDArray[np.int32]) -> None:
-        """Fill the images that their targets do not cover with the color of the fit."""
-        color = np.broadcast_to(self.fit.color(self._size[2], self._type), (1, 1, 1, self._size[2]))
-        pixel = self._finish.done(np.ascontiguousarray(color), np.zeros((1, 2), np.bool_))
-        images[slots[self.fit.uncovered(targets, self.shape)]] = pixel
 
     def _other(self, row: int, index: int, *, again: bool = False) -> OtherPicture | HighwayError:
         """Open a picture for PIL, or return its error; `again` keeps the file however large it is."""
@@ -891,17 +887,6 @@ class ImageReader(OrderedSource):
             )
         return again
 
-    def _finished(self, picture: OtherPicture, placement: Placement, row: int) -> NDArray[Any]:
-        """Decode a picture with PIL and make the image of row `row`."""
-        whole = empty((1, *self._size), self._type)
-        windows, targets, mirrored = placement.take(slice(row, row + 1))
-        if self.fit.uncovered(targets, self.shape)[0]:
-            whole[0] = self.fit.color(self._size[2], self._type)
-        upright = np.zeros((1, 2), np.uint8)
-        resample.resize_batch(picture.pixels()[None], windows, targets, upright, self._filter, whole)
-        image: NDArray[Any] = self._finish.done(whole, mirrored)[0]
-        return image
-
     def _replace(
         self,
         part: SampleReader,
@@ -944,6 +929,37 @@ class ImageReader(OrderedSource):
         self._bad_samples.note({int(numbers_of(indices)[row]): error for row, error in failures.items()})
 
     # Arguments
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Height and width of the images; there are no boxes and masks with Views, which have several."""
+        assert self.shape is not None
+        return self.shape
+
+    def _check_views(self) -> None:
+        """Raise if the samples have what only follows one view, or a field with the name of one of the views."""
+        samples = self.samples
+        found = [
+            name
+            for name, there in (
+                ("boxes", samples.boxed),
+                ("masks", samples.masked),
+                ("the extra placement", samples.placement),
+                *((repr(name), True) for name in samples.pairs),
+            )
+            if there
+        ]
+        if found:
+            raise ArgumentError(
+                f"{self.name}: fit is {self.fit!r}, and the samples have {', '.join(found)}, which would need one set "
+                "for each view; expected only labels and columns with Views: leave the others out, or give the reader "
+                "a fit with one view"
+            )
+        taken = [name for name in self._image_fields.names if name in samples.columns_spec()]
+        if taken:
+            raise ArgumentError(
+                f"{self.name}: fit is {self.fit!r}, and the samples have a field {taken[0]!r} too; expected other names"
+            )
 
     def _refused(self, name: str, value: object, allowed: str) -> ArgumentError:
         return ArgumentError(f"{self.name}: {name} is {value!r}; expected {allowed}")

@@ -25,6 +25,7 @@ from highway.sampling.schedules import BatchSize, Shape
 from highway.store.records import Column, Records, Schema
 from highway.store.sharing import SharedStore
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,9 +52,10 @@ class LevelDBImageReader(ImageReader):
         Folder of the store.
     batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
-    fit : Fit, optional
+    shape : int, (int, int) or Schedule, optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views` and `Buckets`, which have
+        their own.
+    fit : Fit or Views, optional
         Which window of a picture becomes the image; by default ``CenterFit()``, with boxes ``Letterbox()``.
     min_visible : float
         0 to 1: a box is dropped if less than this fraction of its area is shown. A box with nothing shown is always
@@ -94,7 +96,7 @@ class LevelDBImageReader(ImageReader):
         batch_size: BatchSize,
         shape: Shape | None = None,
         *,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,

@@ -28,6 +28,7 @@ from highway.sampling.digests import digest
 from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -59,8 +60,9 @@ class ListReader(ImageReader):
         which becomes float32 (N, number of classes), 1 for the classes in the list and 0 for the others. With `boxes`:
         for each picture, one label for each of its boxes.
     batch_size : int or Schedule
-    shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
+    shape : int, (int, int) or Schedule, optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views` and `Buckets`, which have
+        their own.
     root : path or URL, optional
         Folder of the pictures and masks whose paths are relative; by default the working directory.
     classes : sequence of str, optional
@@ -89,7 +91,7 @@ class ListReader(ImageReader):
         Adds two extras, which map what a network finds back to the picture: `placement`, float64 (N, 3, 3), maps
         (x, y, 1) in pixels of the upright picture to pixels of the image, and Augmentations keep it up to date;
         `picture_sizes`, int64 (N, 2), is height and width of the upright picture. See `Batch.boxes_in_picture`.
-    fit : Fit, optional
+    fit : Fit or Views, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, which shows all of them,
         otherwise ``CenterFit()``.
     shuffle, seed, epochs, shard, drop_last, workers, queue_size, color, dtype, on_error, max_errors, exact, exif
@@ -124,7 +126,7 @@ class ListReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         **options: Unpack[PictureFileOptions],
     ) -> None:
         options = completed(PictureFileOptions, options)

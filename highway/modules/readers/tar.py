@@ -29,6 +29,7 @@ from highway.storage.unpacked_tars import UnpackedTar, is_gzipped, unpacked_tars
 from highway.storage.urls import is_url, located
 from highway.storage.wids_lists import ListedShard, ShardList, is_wids_list, listed_shards
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -78,8 +79,9 @@ class TarReader(ImageReader):
         numbers of bytes and samples; these are compared.
     batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
+    shape : int, (int, int) or Schedule, optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views` and `Buckets`, which have
+        their own.
     image : str
         Endings of the pictures, with ``;`` between them, in upper or lower case; of several pictures in a sample the
         first of these endings counts. The contents decide the format.
@@ -110,7 +112,7 @@ class TarReader(ImageReader):
         0 to 255: value of mask pixels that the fit leaves uncovered. Only with `masks`.
     placement : bool
         Adds the extras `placement` and `picture_sizes`, as `ListReader` says.
-    fit : Fit, optional
+    fit : Fit or Views, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, otherwise ``CenterFit()``.
     window : int, "all" or None
         A number shuffles the order of the tars, and the samples within every `window` tars of that order: few tars are
@@ -163,7 +165,7 @@ class TarReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         window: int | Literal["all"] | None = None,
         index_dir: str | os.PathLike[str] | None = None,
         **options: Unpack[PictureFileOptions],

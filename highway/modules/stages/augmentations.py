@@ -11,6 +11,7 @@ from highway.batch import Batch, is_field_name
 from highway.engine import Module, Stage
 from highway.engine.spec import Spec
 from highway.errors import ArgumentError, FieldError
+from highway.modules.stages.field_images import FieldImages, refuse_on_field, spec_of_field
 from highway.modules.stages.transformed_spec import transformed
 from highway.transforms.along import GO_ALONG, Along
 from highway.transforms.compose import checked, with_inner
@@ -56,6 +57,11 @@ class Augmentations(Stage):
         `mask_fill`. "image": uint8, uint16 or float32, resampled and filled as the images; other transforms do not
         change it. None: not changed. Transforms that move pixels raise if a batch has such a field that is not named
         here.
+    field : str, optional
+        Apply the transforms to this field of images, as of `Views`, instead of to `images`: (N, H, W, C), or
+        (N, V, H, W, C) with V views of each sample, each of which draws its own random numbers. Nothing else moves with
+        it, and the batch that transforms see has only these images. Transforms that mix samples, change labels, name a
+        field themselves or return bfloat16 are not allowed.
     seed : int or None
         0 to 2**64 - 1. None draws a seed, if no other machine needs the same one; the attribute `seed` has it, and it
         is logged.
@@ -67,8 +73,8 @@ class Augmentations(Stage):
     Raises
     ------
     ArgumentError
-        An argument is out of range, an item of `transforms` is not a Transform, or one that computes comes after a
-        conversion to bfloat16.
+        An argument is out of range, an item of `transforms` is not a Transform or not allowed with `field`, or one that
+        computes comes after a conversion to bfloat16.
 
     Attributes
     ----------
@@ -87,6 +93,7 @@ class Augmentations(Stage):
         deterministic: bool = False,
         mask_fill: int = 0,
         fields: Mapping[str, str | None] | None = None,
+        field: str | None = None,
         seed: int | None = 0,
         workers: int | None = None,
         queue_size: int = 4,
@@ -98,11 +105,14 @@ class Augmentations(Stage):
         self.seed_drawn = seed is None
         self.mask_fill = whole("Augmentations", "mask_fill", mask_fill, 0, 255)
         self.fields = _checked_fields(fields)
+        self.field = _checked_field(field, self.fields)
         self._along = Along(self.mask_fill, self.fields)
         self._row = [
             transform.deterministic() if self.deterministic else transform for transform in self.transforms
         ]
         _check_bits(with_inner(self._row), "uint8")
+        if self.field is not None:
+            refuse_on_field(self.field, self._row)
         self._steps = TransformChain(self._row, "Augmentations")
         self.fused = 0
 
@@ -110,7 +120,8 @@ class Augmentations(Stage):
         return (
             f"Augmentations([{', '.join(map(repr, self.transforms))}], deterministic={self.deterministic}, "
             f"{f'mask_fill={self.mask_fill}, ' if self.mask_fill else ''}"
-            f"{f'fields={self.fields}, ' if self.fields else ''}seed={self.seed})"
+            f"{f'fields={self.fields}, ' if self.fields else ''}"
+            f"{'' if self.field is None else f'field={self.field!r}, '}seed={self.seed})"
         )
 
     @property
@@ -124,6 +135,10 @@ class Augmentations(Stage):
     def follow(self, before: Module | None) -> None:
         """Fuse the first steps into the reader, if it can do them while it writes the images."""
         super().follow(before)
+        if self.field is not None:
+            self.image_shape = None if before is None else before.image_shape
+            self.image_dtype = "uint8" if before is None else before.image_dtype
+            return
         reader: object = before
         # Only this module can move fields, with the random numbers of the images.
         if isinstance(reader, Fusing) and not self.fields:
@@ -148,7 +163,11 @@ class Augmentations(Stage):
         return self.fused == len(self._row) > 0
 
     def out_spec(self, before: Spec | None) -> Spec | None:
-        return None if before is None else transformed(before, self._row, self.fields)
+        if before is None:
+            return None
+        if self.field is not None:
+            return spec_of_field(before, self.field, self._row)
+        return transformed(before, self._row, self.fields)
 
     def process(self, batch: Batch) -> Batch:
         """Apply the transforms; the first one draws at position `batch.applied`, and each uses `positions` positions.
@@ -158,7 +177,7 @@ class Augmentations(Stage):
         ArgumentError
             Images are uint8 and look like (N, C, H, W).
         FieldError
-            The batch has no images, or lacks one of `fields`.
+            The batch has no images, or lacks `field` or one of `fields`.
         ContractError
             A transform did not return the same number of images; or masks, boxes, keypoints or fields have a wrong
             shape or dtype, or cannot follow the images.
@@ -169,6 +188,13 @@ class Augmentations(Stage):
                     f"{self.name}: fields has {name!r}; expected names of fields or extras of the batch, which has "
                     f"{', '.join((*batch.fields, *batch.extras))}"
                 )
+        if self.field is not None:
+            found = FieldImages(batch, self.field)
+            made = self._applied(found.batch)
+            return found.put(made)
+        return self._applied(batch)
+
+    def _applied(self, batch: Batch) -> Batch:
         images = batch.fields.get("images")
         if (
             images is not None
@@ -203,6 +229,22 @@ def _check_bits(steps: Iterable[Transform], dtype: str) -> None:
             )
         if isinstance(step, Values) and step.dtype == "bfloat16":
             before = f"{step!r}, which returns the bits of bfloat16"
+
+
+def _checked_field(field: object, fields: Mapping[str, str | None]) -> str | None:
+    if field is None:
+        return None
+    if not is_field_name(field) or field in ("images", *GO_ALONG):
+        raise ArgumentError(
+            f"Augmentations: field is {field!r}; expected the name of a field with images, other than images (leave "
+            f"field= out for these), {', '.join(GO_ALONG)}"
+        )
+    if fields:
+        raise ArgumentError(
+            f"Augmentations: field is {field!r} and fields is {fields!r}; expected one of them: nothing moves with "
+            "a field"
+        )
+    return str(field)
 
 
 def _only_moves(step: Transform) -> bool:

@@ -20,6 +20,7 @@ from highway.modules.readers.together import Together, picture_columns
 from highway.sampling.schedules import BatchSize, Shape
 from highway.storage.urls import located
 from highway.transforms.fit import CenterFit, Fit, Letterbox
+from highway.transforms.views import Views
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +66,9 @@ class TableReader(ImageReader):
         or ``.arrow`` files; all with the same columns. Parquet files may be at URLs. Or a table in memory.
     batch_size : int or Schedule
         Samples in a batch; the last batch of an epoch may have fewer, unless `drop_last`.
-    shape : int, (int, int) or Schedule
-        Height and width of the images in pixels; a number alone is a square. Not with the fit `Buckets`.
+    shape : int, (int, int) or Schedule, optional
+        Height and width of the images in pixels; a number alone is a square. Not with `Views` and `Buckets`, which have
+        their own.
     image : str, sequence of str, or mapping of str to str
         Column of the pictures. Of several columns, ``("image", "target")``, the later ones have further pictures, which
         become fields of these names, of the dtype and shape of the images: see `pairs` of `ListReader`.
@@ -103,7 +105,7 @@ class TableReader(ImageReader):
         0 to 255: value of mask pixels that the fit leaves uncovered. Only with `masks`.
     placement : bool
         Adds the extras `placement` and `picture_sizes`: see `ListReader`.
-    fit : Fit, optional
+    fit : Fit or Views, optional
         Which window of a picture becomes the image; by default ``Letterbox()`` with `boxes`, otherwise ``CenterFit()``.
     window_bytes : int
         For Parquet files with pictures as bytes: a window has as many row groups as surely have this many decoded bytes
@@ -159,7 +161,7 @@ class TableReader(ImageReader):
         min_visible: float = 0.0,
         mask_fill: int = 0,
         placement: bool = False,
-        fit: Fit | None = None,
+        fit: Fit | Views | None = None,
         window_bytes: int = 256 << 20,
         **options: Unpack[PictureFileOptions],
     ) -> None:
