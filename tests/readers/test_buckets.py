@@ -281,7 +281,7 @@ def test_random_fits_cover_the_output_at_random_places():
         (lambda root: Buckets([(5, 5)], batch_sizes=[1, 2]), "batch_sizes has 2 numbers; expected 1"),
         (lambda root: Buckets([(5, 5)], batch_sizes=[0]), "a batch size is 0"),
         (lambda root: reader(root, shape=8), "shape is 8; expected None with Buckets"),
-        (lambda root: reader(root, CenterFit()), "shape is None; expected"),
+        (lambda root: reader(root, CenterFit()), "shape is missing; expected"),
         (
             lambda root: reader(root, CenterFit(), shape=8, sizes=SIZES),
             "sizes is given, and fit is no Buckets",

@@ -381,7 +381,7 @@ def test_wrong_views(views, message):
 
 
 def test_what_does_not_go_with_views(folder, tmp_path):
-    with pytest.raises(ArgumentError, match=r"^ImageFileReader: shape is 3, and fit is Views"):
+    with pytest.raises(ArgumentError, match=r"^ImageFileReader: shape is 3; expected None with Views"):
         ImageFileReader(folder, 4, 3, fit=Views(DINO))
     with pytest.raises(ArgumentError, match=r"^ImageFileReader: shape is missing; expected"):
         ImageFileReader(folder, 4)

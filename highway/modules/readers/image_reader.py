@@ -250,10 +250,9 @@ class ImageReader(OrderedSource):
                 raise self._refused("shape", shape, "None with Buckets, which have the shapes of the images")
             return constant(None), fit.shapes
         if shape is None:
-            raise self._refused(
-                "shape",
-                shape,
-                "a whole number or (height, width) in pixels; only Views and Buckets have sizes of their own",
+            raise ArgumentError(
+                f"{self.name}: shape is missing; expected a whole number or (height, width) in pixels; only Views and "
+                "Buckets have sizes of their own"
             )
         shapes = scheduled(shape, lambda one: size(self.name, "shape", one))
         # `Resize` is refused: the height or width of its output may depend on the picture.
