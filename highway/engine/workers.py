@@ -49,6 +49,10 @@ __all__ = ["Control", "Outcome", "RegroupRunner", "SourceRunner", "Tuning", "clo
 STOP_LIMIT = 1.5
 # Seconds between two readings of the figures, where numbers of workers are tuned.
 LOOK_INTERVAL = 0.25
+# Batches after a module without a queue_size; small ones, of which so many bytes are few, may be more.
+QUEUE_SIZE = 4
+AHEAD = 32
+AHEAD_BYTES = 1 << 20
 # Fewest places that a regrouping stage keeps before it drops those of batches that were taken.
 MOST_PLACES = 1024
 # Whether Linux reports how long threads were ready to run but waited for a core.
@@ -400,7 +404,7 @@ class ModuleRunner:
 
     def most_bytes(self) -> int:
         """Return the most bytes that may be outstanding after it, with its current workers."""
-        capacity, nbytes = _capacity(self.module, self.active), self.batch_bytes()
+        capacity, nbytes = self.output.room, self.batch_bytes()
         return max(min(self.share, capacity * nbytes), self.active * nbytes)
 
     def reading(self, room: int) -> ModuleReading:
@@ -432,7 +436,7 @@ class ModuleRunner:
             waited_input=self.waited_input(),
             waited_room=measures["waited_room"],
             occupancy=measures["occupancy"],
-            capacity=0 if self.kind == "sink" else _capacity(self.module, workers),
+            capacity=0 if self.kind == "sink" else self.output.room,
             seconds=seconds,
             tuned=self.tuned,
             worker_seconds=worked,
@@ -960,10 +964,12 @@ def make_runners(
             ordered=ordered,
             start=start,
             group=0 if ordered else length or 0,
-            window=0 if ordered else 4 * max(largest),
+            window=0 if ordered else 4 * max(*largest, *map(_ahead, modules)),
             hand_out_holes=isinstance(after, (Stage, Outlet))
             or (follower is not None and not isinstance(module, Sink)),
             largest=largest[place],
+            ahead=_ahead(module),
+            ahead_bytes=AHEAD_BYTES,
         )
         if isinstance(module, Source):
             runners.append(SourceRunner(module, name, output, share, length, outlet, start))
@@ -1011,7 +1017,12 @@ def _most_workers_of(module: Module) -> int:
 
 def _capacity(module: Module, workers: int) -> int:
     """Return the number of batches that may be outstanding after a module with `workers` workers."""
-    return max(module.queue_size, 2 * workers)
+    return max(QUEUE_SIZE if module.queue_size is None else module.queue_size, 2 * workers)
+
+
+def _ahead(module: Module) -> int:
+    """Return the number of small batches that may be outstanding after a module; 0 where the user gives a number."""
+    return AHEAD if module.queue_size is None else 0
 
 
 # Those that a fork of this process copies.
