@@ -10,7 +10,7 @@ from highway.batch import Batch
 from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.regrouping import Place
 from highway.engine.run import Run
-from highway.engine.workers import SourceRunner, clock
+from highway.engine.workers import SourceRunner, clock, whole_epoch_after
 from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed, WaitTimeout
 
 __all__ = ["Epochs"]
@@ -44,6 +44,8 @@ class Epochs:
         self._rejected = 0
         # The number of moves when the user learned that no batches remain.
         self._ended_at: int | None = None
+        # The end of the last epoch that was found to be empty, and the number of moves then.
+        self._passed = 0, 0
 
     # Taking batches
 
@@ -62,9 +64,12 @@ class Epochs:
         ------
         EndOfData, WaitTimeout, QueueClosed
             As `BatchQueue.get`.
+        EmptyEpochError
+            The data are endless, and all batches of an epoch were skipped.
         """
         run, follower = self._run, self._run.follower
         asked = clock()
+        endless = before is None and reader is None and run.endless
         try:
             if not run.started:
                 run.start()
@@ -72,9 +77,20 @@ class Epochs:
             left = timeout
             while True:
                 moves, queue = run.moves, run.queue
+                first = end = 0
+                if endless:
+                    # Not the next ticket: how far that is depends on the speed of the workers.
+                    first = max(queue.reached, self._passed[1] if self._passed[0] == moves else 0)
+                    before = end = whole_epoch_after(first, run.length or 1)
                 try:
                     ticket, batch = queue.get(block, left, before, reader)
                 except EndOfData:
+                    if endless and not run.has_moved(moves, queue) and not self._is_at_end():
+                        if queue.reached <= first:
+                            self._passed = moves, end
+                            raise self._empty(first) from None
+                        # Other threads took the batches.
+                        continue
                     if reader is not None or not run.has_moved(moves, queue):
                         raise
                     # Another thread has dropped the batches, to go on elsewhere.
@@ -96,6 +112,15 @@ class Epochs:
             raise
         run.waits.took(batch, asked, clock())
         return batch  # type: ignore[no-any-return]
+
+    def _empty(self, first: int) -> EmptyEpochError:
+        """Return the error to raise where all batches of an epoch of endless data, from a ticket on, were skipped."""
+        epoch = -(-first // (self._run.length or 1))
+        return EmptyEpochError(
+            f"Pipeline: all {self._run.length} batches of epoch {epoch} were skipped, and {self._run.source.name} has "
+            "epochs=None; expected one or more. errors and stats() list what was skipped; the next call goes on with "
+            "the next epoch"
+        )
 
     def _is_wanted(self, ticket: int, batch: Batch | None) -> bool:
         """Return whether a taken batch is for the user; notifies a source that follows the delivery."""

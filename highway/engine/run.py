@@ -55,6 +55,8 @@ class Run:
         Batches that were dropped to go on elsewhere.
     length : int or None
         Batches in an epoch, if the source knows it and no stage makes batches of other samples.
+    endless : bool
+        Whether `length` is known, and there is no last epoch; `take` then notices an epoch without batches.
     regroups : bool
         Whether a stage makes batches of other samples; their tickets are then not those of the source.
     runners : list of ModuleRunner
@@ -96,6 +98,7 @@ class Run:
         """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
         length = len(cast(Sized, self.source)) if hasattr(self.source, "__len__") else None
         self.length = None if self.regroups else length
+        self.endless = bool(self.length) and self.source.epochs is None and self.follower is None
         modules = [module for module in self.modules if not module.left_out]
         self.runners = make_runners(modules, self.ordered, self.max_bytes, length, self.follower, start)
         regroupers = [runner for runner in self.runners if isinstance(runner, RegroupRunner)]

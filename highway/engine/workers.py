@@ -36,6 +36,7 @@ from highway.engine.stats import ModuleStats
 from highway.errors import (
     ArgumentError,
     ContractError,
+    EmptyDatasetError,
     EmptyEpochError,
     EndOfData,
     PipelineStateError,
@@ -43,7 +44,16 @@ from highway.errors import (
     WaitTimeout,
 )
 
-__all__ = ["Control", "Outcome", "RegroupRunner", "SourceRunner", "Tuning", "clock", "make_runners"]
+__all__ = [
+    "Control",
+    "Outcome",
+    "RegroupRunner",
+    "SourceRunner",
+    "Tuning",
+    "clock",
+    "make_runners",
+    "whole_epoch_after",
+]
 
 # Longest time that stop() waits for the threads to end, in seconds; stop() as a whole takes less than 2 s.
 STOP_LIMIT = 1.5
@@ -60,6 +70,11 @@ TELLS_DELAY = os.path.exists("/proc/self/schedstat")
 
 _END = object()
 clock = time.perf_counter
+
+
+def whole_epoch_after(ticket: int, length: int) -> int:
+    """Return the ticket after the first epoch of `length` tickets that is whole from `ticket` on."""
+    return (-(-ticket // length) + 1) * length
 
 
 class Outcome:
@@ -281,6 +296,8 @@ class ModuleRunner:
         self._worked = 0.0
         self._since = 0.0
         self._former: list[WorkerThread] = []
+        # Tickets of an epoch of the source, if it knows their number and has no last epoch; else 0.
+        self.endless = 0
 
     def start(self, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         """Start the initial workers."""
@@ -385,6 +402,13 @@ class ModuleRunner:
                 f"{self.name}.process returned {result.size} samples for a batch of {size}, without their indices; "
                 "expected as many samples, or batch.take(rows), or a batch with the indices= of its samples"
             )
+
+    def nothing(self, epoch: int) -> EmptyDatasetError:
+        """Return the error to raise where a whole epoch of endless data has no batch for this module, or of it."""
+        return EmptyDatasetError(
+            f"{self.name}: no batch of epoch {epoch} remains, and the source has epochs=None: all of its samples were "
+            "skipped or dropped; expected one batch or more in each epoch. stats() counts what was skipped"
+        )
 
     def busy(self) -> float:
         return sum(worker.busy for worker in self.workers)
@@ -639,6 +663,7 @@ class RegroupRunner(ModuleRunner):
         # Several would divide the samples among them.
         self.active = self.most = 1
         self.tuned = False
+        self.is_endless = False
         # The next regrouping runner, and the queue from which the user or the sink takes batches; set when all runners
         # are there.
         self.after: RegroupRunner | None = None
@@ -655,6 +680,8 @@ class RegroupRunner(ModuleRunner):
     def begin_at(self, start: int, place: Place) -> None:
         """Begin with ticket `start` of both queues, and at a place in its batches."""
         self.made = start
+        # The last epoch that gave a batch, or in which it began.
+        self._last: int | None = None
         self.places[start - 1] = place._replace(ticket=start)
 
     def rewind(self, start: int) -> None:
@@ -692,10 +719,13 @@ class RegroupRunner(ModuleRunner):
                     self._put(regrouper.rest(), worker)
                 return
             if batch is None or self.dropping:
+                if batch is None and self.endless:
+                    self.notice(ticket // self.endless)
                 del batch
                 continue
             size = batch.size
             began = clock()
+            epoch, made = batch.epoch, self.made
             result = process(batch)
             if result is not None:
                 self.check_result(result, size)
@@ -708,9 +738,23 @@ class RegroupRunner(ModuleRunner):
             else:
                 worker.skipped_samples += max(0, size - result.size)
                 self._put(regrouper.add(ticket, result), worker)
+            if self.made > made:
+                self._last = epoch
+            self.notice(epoch)
             del batch, result
             if clock() >= tuning.due:
                 tuning.look()
+
+    def notice(self, epoch: int) -> None:
+        """Note that what arrives is of this epoch; raises if somebody waits, and a whole epoch gave no batch."""
+        if self._last is None:
+            self._last = epoch
+        if not self.is_endless or epoch - self._last < 2 or not self.taken.measures()["getting"]:
+            return
+        with self.places_lock:
+            waiting = self.needed() < self.made
+        if not waiting:
+            raise self.nothing(epoch - 1)
 
     def _put(self, found: Iterator[tuple[Batch, Place]], worker: WorkerThread) -> None:
         while True:
@@ -757,12 +801,21 @@ class SinkRunner(ModuleRunner):
 
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, consume, follower = self.input.get, self.sink.consume, self.follower
-        number = worker.number
+        number, length, before, first = worker.number, self.endless, None, 0
         while number < self.active or self.needs(worker, control):
+            if length:
+                first = self.input.reached
+                before = whole_epoch_after(first, length)
             try:
-                ticket, batch = get()
+                ticket, batch = get(before=before)
             except EndOfData:
-                return
+                total = self.input.last_total
+                if not length or (total is not None and self.input.next_ticket >= total):
+                    return
+                if self.input.reached <= first:
+                    raise self.nothing(-(-first // length)) from None
+                # Other workers took the batches.
+                continue
             if batch is not None:
                 began = clock()
                 consume(batch)
@@ -984,6 +1037,12 @@ def make_runners(
         else:
             assert isinstance(module, Sink)
             runners.append(SinkRunner(module, name, source, output, share, follower))
+    endless = isinstance(modules[0], Source) and modules[0].epochs is None and follower is None
+    for number, runner in enumerate(runners):
+        regrouped = any(isinstance(before, RegroupRunner) for before in runners[:number])
+        runner.endless = length or 0 if endless and not regrouped else 0
+        if isinstance(runner, RegroupRunner):
+            runner.is_endless = endless
     # A sink puts nothing into its queue.
     taken = runners[-1].input if sink else output
     assert taken is not None
