@@ -113,7 +113,7 @@ class DatasetError(HighwayError, OSError):
 
 
 class EmptyDatasetError(HighwayError, FileNotFoundError):
-    """Data without samples: a folder without classes, pictures or decodable pictures, or stages that drop all samples."""
+    """A folder has no classes, no pictures, or no decodable picture; or the stages of a pipeline drop all samples."""
 
 
 class StoreError(HighwayError, OSError):

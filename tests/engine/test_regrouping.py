@@ -493,9 +493,9 @@ def test_endless_data_of_which_no_batch_remains(stages, how):
         "iteration": list,
         "forever": lambda running: list(running.forever()),
     }
-    with Pipeline([reader(epochs=None), *stages]) as pipeline:
-        with pytest.raises(EmptyDatasetError, match=r"(Filter|Rebatch): no batch of epoch \d+ remains"):
-            calls[how](pipeline)
+    match = r"(Filter|Rebatch): no batch of epoch \d+ remains"
+    with Pipeline([reader(epochs=None), *stages]) as pipeline, pytest.raises(EmptyDatasetError, match=match):
+        calls[how](pipeline)
 
 
 def test_what_comes_before_an_epoch_without_samples_is_delivered():
@@ -526,9 +526,9 @@ def test_batches_that_are_all_skipped_do_not_keep_an_endless_pipeline_busy():
                     pipeline.dequeue(timeout=LIMIT)
             else:
                 assert {pipeline.dequeue(timeout=LIMIT).epoch for _ in range(13)} == {epoch}
-    with Pipeline([reader(epochs=None), Call(lambda batch: None)]) as pipeline:
-        with pytest.raises(EmptyEpochError, match="epochs=None"):
-            next(pipeline.forever())
-    with Pipeline([reader(epochs=None), Call(lambda batch: None), Collect()]) as pipeline:
-        with pytest.raises(EmptyDatasetError, match="Collect: no batch of epoch 0 remains"):
-            pipeline.wait(LIMIT)
+    nothing = [reader(epochs=None), Call(lambda batch: None)]
+    with Pipeline(nothing) as pipeline, pytest.raises(EmptyEpochError, match="epochs=None"):
+        next(pipeline.forever())
+    match = "Collect: no batch of epoch 0 remains"
+    with Pipeline([*nothing, Collect()]) as pipeline, pytest.raises(EmptyDatasetError, match=match):
+        pipeline.wait(LIMIT)
