@@ -113,7 +113,7 @@ class DatasetError(HighwayError, OSError):
 
 
 class EmptyDatasetError(HighwayError, FileNotFoundError):
-    """A folder has no classes, no pictures, or no decodable picture."""
+    """A folder has no classes, no pictures, or no decodable picture; or the stages of a pipeline drop all samples."""
 
 
 class StoreError(HighwayError, OSError):

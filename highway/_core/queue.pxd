@@ -33,6 +33,8 @@ cdef class BatchQueue:
     cdef bint hand_out_holes
     cdef long long capacity
     cdef long long largest
+    cdef long long ahead
+    cdef long long ahead_bytes
     cdef long long window
     cdef long long floor
     cdef long long max_bytes
@@ -62,13 +64,14 @@ cdef class BatchQueue:
 
     cdef Cell *cell(self, long long ticket) noexcept nogil
     cdef void tick(self) noexcept nogil
+    cdef long long room_now(self) noexcept nogil
     cdef bint admissible(self, long long ticket) noexcept nogil
     cdef bint first_in_line(self, long long ticket) noexcept nogil
     cdef bint available(self, long long limit, long long *ticket) noexcept nogil
     cdef bint ended(self, long long limit) noexcept nogil
     cdef void advance(self) noexcept nogil
     cdef void notify_items(self) noexcept nogil
-    cdef void notify_room(self) noexcept nogil
+    cdef void notify_room(self, bint at_once) noexcept nogil
     cdef PyObject *hand_out(self, long long ticket) noexcept nogil
     cdef int wait_item(self, long long limit, long long reader, double until, bint take, long long *ticket,
                        PyObject **item) noexcept nogil

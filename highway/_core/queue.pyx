@@ -155,6 +155,12 @@ cdef class BatchQueue:
         `get` returns a hole as ``(ticket, None)`` instead of skipping it, for a getter that forwards holes.
     largest : int
         Maximum capacity for `resize`; 0 for the given capacity.
+    ahead : int
+        Maximum number of small batches: beyond `capacity`, a ticket is admitted while the queue has fewer than this,
+        and at most `ahead_bytes` with it. Threads then wake each other seldom, which costs more than a small batch.
+        0 for none.
+    ahead_bytes : int
+        See `ahead`.
 
     Raises
     ------
@@ -169,10 +175,11 @@ cdef class BatchQueue:
     """
 
     def __cinit__(self, capacity, *, max_bytes=0, floor=1, ordered=True, start=0, group=0, window=0,
-                  hand_out_holes=False, largest=0):
+                  hand_out_holes=False, largest=0, ahead=0, ahead_bytes=0):
         for name, value, least in (
             ("capacity", capacity, 1), ("max_bytes", max_bytes, 0), ("floor", floor, 1), ("start", start, 0),
-            ("group", group, 0), ("window", window, 0), ("largest", largest, 0),
+            ("group", group, 0), ("window", window, 0), ("largest", largest, 0), ("ahead", ahead, 0),
+            ("ahead_bytes", ahead_bytes, 0),
         ):
             if value < least:
                 raise ArgumentError(f"BatchQueue: {name} must be {least} or more, but is {value}")
@@ -181,13 +188,16 @@ cdef class BatchQueue:
                 raise ArgumentError(
                     f"BatchQueue: {name} must be 0, or {capacity} (capacity) or more, but is {value}"
                 )
-        if 0 < window < largest:
-            raise ArgumentError(
-                f"BatchQueue: window must be 0, or {largest} (largest) or more, but is {window}"
-            )
-        largest = largest or capacity
+        for name, value in (("largest", largest), ("ahead", ahead)):
+            if 0 < window < value:
+                raise ArgumentError(
+                    f"BatchQueue: window must be 0, or {value} ({name}) or more, but is {window}"
+                )
+        largest = max(largest or capacity, ahead)
         self.capacity = capacity
         self.largest = largest
+        self.ahead = ahead
+        self.ahead_bytes = ahead_bytes
         self.max_bytes = max_bytes
         self.floor = floor
         self.ordered = ordered
@@ -232,16 +242,28 @@ cdef class BatchQueue:
         self.sum_waiting_items += passed * self.waiting_items
         self.sum_waiting_room += passed * self.waiting_room
 
+    cdef long long room_now(self) noexcept nogil:
+        """Return the bound in batches; more than `capacity` where the last batch was small."""
+        if self.ahead <= self.capacity or self.last_nbytes == 0:
+            return self.capacity
+        return max(self.capacity, min(self.ahead, self.ahead_bytes // self.last_nbytes))
+
     cdef bint admissible(self, long long ticket) noexcept nogil:
         cdef long long outstanding = self.reserved + self.ready
-        cdef long long reach = self.capacity if self.ordered else self.window
+        cdef long long room = self.room_now()
+        cdef long long reach = room if self.ordered else self.window
+        # With the batch of this ticket.
+        cdef long long nbytes = self.held_bytes + (self.reserved + 1) * self.last_nbytes
         if ticket <= self.base:
             return True
-        if ticket >= self.base + reach or outstanding >= self.capacity:
+        if ticket >= self.base + reach or outstanding >= room:
             return False
+        if outstanding >= self.capacity or (self.ordered and ticket >= self.base + self.capacity):
+            if nbytes > self.ahead_bytes:
+                return False
         if self.max_bytes == 0 or outstanding < self.floor:
             return True
-        return self.held_bytes + (self.reserved + 1) * self.last_nbytes <= self.max_bytes
+        return nbytes <= self.max_bytes
 
     cdef bint first_in_line(self, long long ticket) noexcept nogil:
         """Whether no lower ticket waits for room: a higher one must not take what the lower one waits for."""
@@ -286,16 +308,24 @@ cdef class BatchQueue:
         elif self.available(NEVER, &ticket):
             pthread_cond_signal(&self.items)
 
-    cdef void notify_room(self) noexcept nogil:
-        """Wake the lowest ticket that waits for room, if there is room; it then wakes the next."""
+    cdef void notify_room(self, bint at_once) noexcept nogil:
+        """Wake the lowest ticket that waits for room, if there is room; it then wakes the next.
+
+        Unless `at_once`, beyond `capacity` only where a quarter of the room is free: it then makes several batches
+        before it waits again.
+        """
         cdef Waiter *waiter = self.waiters
         cdef Waiter *lowest = waiter
+        cdef long long outstanding = self.reserved + self.ready
         if waiter == NULL:
             return
         while waiter != NULL:
             if waiter.ticket < lowest.ticket:
                 lowest = waiter
             waiter = waiter.next
+        if not at_once and lowest.ticket > self.base and outstanding >= self.capacity:
+            if 4 * outstanding > 3 * self.room_now():
+                return
         if self.admissible(lowest.ticket):
             pthread_cond_signal(&lowest.woken)
 
@@ -312,7 +342,7 @@ cdef class BatchQueue:
         cell.item = NULL
         cell.state = GONE
         self.advance()
-        self.notify_room()
+        self.notify_room(False)
         return item
 
     cdef int wait_item(self, long long limit, long long reader, double until, bint take, long long *ticket,
@@ -393,7 +423,7 @@ cdef class BatchQueue:
             self.reserved += 1
         else:
             status = TIMED_OUT
-        self.notify_room()
+        self.notify_room(True)
         pthread_mutex_unlock(&self.mutex)
         return status
 
@@ -441,7 +471,7 @@ cdef class BatchQueue:
                     self.holes += 1
                 self.advance()
                 self.notify_items()
-                self.notify_room()
+                self.notify_room(False)
         pthread_mutex_unlock(&self.mutex)
         what = "put" if state == READY else "skip"
         if closed:
@@ -714,7 +744,7 @@ cdef class BatchQueue:
         if not closed:
             self.capacity = most
             self.floor = least
-            self.notify_room()
+            self.notify_room(True)
         pthread_mutex_unlock(&self.mutex)
         if closed:
             refuse_closed("resize")
@@ -826,6 +856,15 @@ cdef class BatchQueue:
             "reserving": waiting_room,
             "getting": waiting_items,
         }
+
+    @property
+    def room(self):
+        """Number of batches that it may have now: `capacity`, or more of small ones."""
+        cdef long long room
+        pthread_mutex_lock(&self.mutex)
+        room = self.room_now()
+        pthread_mutex_unlock(&self.mutex)
+        return room
 
     @property
     def next_ticket(self):

@@ -11,7 +11,7 @@ from highway.batch import Batch
 from highway.engine.iteration import EpochIterator, superseded
 from highway.engine.regrouping import Place
 from highway.engine.run import Run
-from highway.engine.workers import SourceRunner, clock
+from highway.engine.workers import SourceRunner, clock, whole_epoch_after
 from highway.errors import EmptyEpochError, EndOfData, PipelineStateError, QueueClosed, WaitTimeout
 
 __all__ = ["Epochs"]
@@ -48,6 +48,11 @@ class Epochs:
         self._rejected = 0
         # The number of moves when the user learned that no batches remain.
         self._ended_at: int | None = None
+        # The end of the last epoch that was found to be empty, and the number of moves then.
+        self._passed = 0, 0
+        # First and last ticket from which the next whole epoch is this one, and the ticket after it: kept, as finding
+        # it for each batch takes calls.
+        self._whole = 0, -1, 0, 0
 
     # Taking batches
 
@@ -66,9 +71,12 @@ class Epochs:
         ------
         EndOfData, WaitTimeout, QueueClosed
             As `BatchQueue.get`.
+        EmptyEpochError
+            The data are endless, and all batches of an epoch were skipped.
         """
         run, follower = self._run, self._run.follower
         asked = clock()
+        endless = before is None and reader is None and run.endless
         try:
             if not run.started:
                 run.start()
@@ -76,9 +84,26 @@ class Epochs:
             left = timeout
             while True:
                 moves, queue = run.moves, run.queue
+                first = epoch = end = 0
+                if endless:
+                    # Not the next ticket: how far that is depends on the speed of the workers.
+                    first = queue.reached
+                    if self._passed[0] == moves and self._passed[1] > first:
+                        first = self._passed[1]
+                    since, until, epoch, end = self._whole
+                    if not since <= first <= until:
+                        epoch, end = whole_epoch_after(first, run.source)
+                        self._whole = first, run.source.number_of(epoch), epoch, end
+                    before = end
                 try:
                     ticket, batch = queue.get(block, left, before, reader)
                 except EndOfData:
+                    if endless and not run.has_moved(moves, queue) and not self._is_at_end():
+                        if queue.reached <= first:
+                            self._passed = moves, end
+                            raise self._empty(epoch) from None
+                        # Other threads took the batches.
+                        continue
                     if reader is not None or not run.has_moved(moves, queue):
                         raise
                     # Another thread has dropped the batches, to go on elsewhere.
@@ -100,6 +125,15 @@ class Epochs:
             raise
         run.waits.took(batch, asked, clock())
         return batch  # type: ignore[no-any-return]
+
+    def _empty(self, epoch: int) -> EmptyEpochError:
+        """Return the error to raise where all batches of an epoch of endless data were skipped."""
+        source = self._run.source
+        return EmptyEpochError(
+            f"Pipeline: all {source.batches_in(epoch)} batches of epoch {epoch} were skipped, and {source.name} has "
+            "epochs=None; expected one or more. errors and stats() list what was skipped; the next call goes on with "
+            "the next epoch"
+        )
 
     def _is_wanted(self, ticket: int, batch: Batch | None) -> bool:
         """Return whether a taken batch is for the user; notifies a source that follows the delivery."""

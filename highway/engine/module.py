@@ -38,9 +38,9 @@ class Module:
     workers : int, optional
         Number of threads, 1 to 1024. By default it is tuned while the pipeline runs: it starts at
         `default_workers()` and grows up to `most_workers()`. A module that is not thread-safe needs ``workers=1``.
-    queue_size : int
-        Most batches that may be outstanding after the module, finished or in progress, 1 to 65536. Two
-        for each worker are always allowed.
+    queue_size : int, optional
+        Most batches that may be outstanding after the module, finished or in progress, 1 to 65536. By default 4, and
+        up to 32 small batches that have 1 MiB together. Two for each worker are always allowed.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class Module:
     image_shapes: tuple[tuple[int, int, int], ...] = ()
     image_dtype: str = "uint8"
     workers: int | None = None
-    queue_size: int = 4
+    queue_size: int | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -88,9 +88,11 @@ class Module:
             cls.name = cls.__name__
         explain_init(cls)
 
-    def __init__(self, *, workers: int | None = None, queue_size: int = 4) -> None:
+    def __init__(self, *, workers: int | None = None, queue_size: int | None = None) -> None:
         self.workers = None if workers is None else whole(self.name, "workers", workers, 1, MOST_WORKERS)
-        self.queue_size = whole(self.name, "queue_size", queue_size, 1, MOST_QUEUE_SIZE)
+        self.queue_size = (
+            None if queue_size is None else whole(self.name, "queue_size", queue_size, 1, MOST_QUEUE_SIZE)
+        )
 
     def default_workers(self) -> int:
         """Number of threads at the start, where the user gives no number."""

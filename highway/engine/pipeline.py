@@ -239,6 +239,10 @@ class Pipeline:
         ------
         EndOfData
             There are no more batches; the message says which epochs are over.
+        EmptyEpochError
+            The data are endless, and all batches of an epoch were skipped; the next call goes on with the next epoch.
+        EmptyDatasetError
+            The data are endless, and stages that regroup leave no sample of a whole epoch.
         WaitTimeout
             No batch arrived in time.
         PipelineStateError

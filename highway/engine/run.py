@@ -56,6 +56,8 @@ class Run:
     length : int or None
         Batches in the first epoch, if the source knows it and no stage makes batches of other samples; what others
         have, and which tickets, says the source.
+    endless : bool
+        Whether `length` is known, and there is no last epoch; `take` then notices an epoch without batches.
     regroups : bool
         Whether a stage makes batches of other samples; their tickets are then not those of the source.
     runners : list of ModuleRunner
@@ -97,6 +99,7 @@ class Run:
         """Make runners whose first ticket is `start`, and the state of their threads; starts nothing."""
         length = self._length()
         self.length = None if self.regroups else length
+        self.endless = bool(self.length) and self.source.epochs is None and self.follower is None
         modules = [module for module in self.modules if not module.left_out]
         self.runners = make_runners(modules, self.ordered, self.max_bytes, length, self.follower, start)
         regroupers = [runner for runner in self.runners if isinstance(runner, RegroupRunner)]

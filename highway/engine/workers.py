@@ -36,6 +36,7 @@ from highway.engine.stats import ModuleStats
 from highway.errors import (
     ArgumentError,
     ContractError,
+    EmptyDatasetError,
     EmptyEpochError,
     EndOfData,
     PipelineStateError,
@@ -43,12 +44,25 @@ from highway.errors import (
     WaitTimeout,
 )
 
-__all__ = ["Control", "Outcome", "RegroupRunner", "SourceRunner", "Tuning", "clock", "make_runners"]
+__all__ = [
+    "Control",
+    "Outcome",
+    "RegroupRunner",
+    "SourceRunner",
+    "Tuning",
+    "clock",
+    "make_runners",
+    "whole_epoch_after",
+]
 
 # Longest time that stop() waits for the threads to end, in seconds; stop() as a whole takes less than 2 s.
 STOP_LIMIT = 1.5
 # Seconds between two readings of the figures, where numbers of workers are tuned.
 LOOK_INTERVAL = 0.25
+# Batches after a module without a queue_size; small ones, of which so many bytes are few, may be more.
+QUEUE_SIZE = 4
+AHEAD = 32
+AHEAD_BYTES = 1 << 20
 # Fewest places that a regrouping stage keeps before it drops those of batches that were taken.
 MOST_PLACES = 1024
 # Whether Linux reports how long threads were ready to run but waited for a core.
@@ -56,6 +70,14 @@ TELLS_DELAY = os.path.exists("/proc/self/schedstat")
 
 _END = object()
 clock = time.perf_counter
+
+
+def whole_epoch_after(ticket: int, source: Source) -> tuple[int, int]:
+    """Return the first epoch of a source that is whole from a ticket on, and the ticket after it."""
+    epoch, seq = source.batch_at(ticket)
+    if seq:
+        epoch += 1
+    return epoch, source.number_of(epoch + 1)
 
 
 class Outcome:
@@ -277,6 +299,8 @@ class ModuleRunner:
         self._worked = 0.0
         self._since = 0.0
         self._former: list[WorkerThread] = []
+        # The source, if it knows the numbers of batches in its epochs and has no last epoch.
+        self.endless: Source | None = None
 
     def start(self, control: Control, outcome: Outcome, tuning: Tuning) -> None:
         """Start the initial workers."""
@@ -382,6 +406,13 @@ class ModuleRunner:
                 "expected as many samples, or batch.take(rows), or a batch with the indices= of its samples"
             )
 
+    def nothing(self, epoch: int) -> EmptyDatasetError:
+        """Return the error to raise where a whole epoch of endless data has no batch for this module, or of it."""
+        return EmptyDatasetError(
+            f"{self.name}: no batch of epoch {epoch} remains, and the source has epochs=None: all of its samples were "
+            "skipped or dropped; expected one batch or more in each epoch. stats() counts what was skipped"
+        )
+
     def busy(self) -> float:
         return sum(worker.busy for worker in self.workers)
 
@@ -400,7 +431,7 @@ class ModuleRunner:
 
     def most_bytes(self) -> int:
         """Return the most bytes that may be outstanding after it, with its current workers."""
-        capacity, nbytes = _capacity(self.module, self.active), self.batch_bytes()
+        capacity, nbytes = self.output.room, self.batch_bytes()
         return max(min(self.share, capacity * nbytes), self.active * nbytes)
 
     def reading(self, room: int) -> ModuleReading:
@@ -432,7 +463,7 @@ class ModuleRunner:
             waited_input=self.waited_input(),
             waited_room=measures["waited_room"],
             occupancy=measures["occupancy"],
-            capacity=0 if self.kind == "sink" else _capacity(self.module, workers),
+            capacity=0 if self.kind == "sink" else self.output.room,
             seconds=seconds,
             tuned=self.tuned,
             worker_seconds=worked,
@@ -635,6 +666,7 @@ class RegroupRunner(ModuleRunner):
         # Several would divide the samples among them.
         self.active = self.most = 1
         self.tuned = False
+        self.is_endless = False
         # The next regrouping runner, and the queue from which the user or the sink takes batches; set when all runners
         # are there.
         self.after: RegroupRunner | None = None
@@ -651,6 +683,8 @@ class RegroupRunner(ModuleRunner):
     def begin_at(self, start: int, place: Place) -> None:
         """Begin with ticket `start` of both queues, and at a place in its batches."""
         self.made = start
+        # The last epoch that gave a batch, or in which it began.
+        self._last: int | None = None
         self.places[start - 1] = place._replace(ticket=start)
 
     def rewind(self, start: int) -> None:
@@ -685,10 +719,13 @@ class RegroupRunner(ModuleRunner):
                     self._put(regrouper.rest(), worker)
                 return
             if batch is None or self.dropping:
+                if batch is None and self.endless is not None:
+                    self.notice(self.endless.batch_at(ticket)[0])
                 del batch
                 continue
             size = batch.size
             began = clock()
+            epoch, made = batch.epoch, self.made
             result = process(batch)
             if result is not None:
                 self.check_result(result, size)
@@ -701,6 +738,9 @@ class RegroupRunner(ModuleRunner):
             else:
                 worker.skipped_samples += max(0, size - result.size)
                 self._put(regrouper.add(ticket, result), worker)
+            if self.made > made:
+                self._last = epoch
+            self.notice(epoch)
             del batch, result
             if clock() >= tuning.due:
                 tuning.look()
@@ -714,6 +754,17 @@ class RegroupRunner(ModuleRunner):
             f"{self.name}.batch_size is {wanted!r}, and regroups is True; expected a whole number of samples, 1 or "
             "more, when the pipeline starts"
         )
+
+    def notice(self, epoch: int) -> None:
+        """Note that what arrives is of this epoch; raises if somebody waits, and a whole epoch gave no batch."""
+        if self._last is None:
+            self._last = epoch
+        if not self.is_endless or epoch - self._last < 2 or not self.taken.measures()["getting"]:
+            return
+        with self.places_lock:
+            waiting = self.needed() < self.made
+        if not waiting:
+            raise self.nothing(epoch - 1)
 
     def _put(self, found: Iterator[tuple[Batch, Place]], worker: WorkerThread) -> None:
         while True:
@@ -760,12 +811,21 @@ class SinkRunner(ModuleRunner):
 
     def work(self, worker: WorkerThread, control: Control, tuning: Tuning) -> None:
         get, consume, follower = self.input.get, self.sink.consume, self.follower
-        number = worker.number
+        number, endless, before, first, epoch = worker.number, self.endless, None, 0, 0
         while number < self.active or self.needs(worker, control):
+            if endless is not None:
+                first = self.input.reached
+                epoch, before = whole_epoch_after(first, endless)
             try:
-                ticket, batch = get()
+                ticket, batch = get(before=before)
             except EndOfData:
-                return
+                total = self.input.last_total
+                if endless is None or (total is not None and self.input.next_ticket >= total):
+                    return
+                if self.input.reached <= first:
+                    raise self.nothing(epoch) from None
+                # Other workers took the batches.
+                continue
             if batch is not None:
                 began = clock()
                 consume(batch)
@@ -967,10 +1027,12 @@ def make_runners(
             ordered=ordered,
             start=start,
             group=0 if ordered else length or 0,
-            window=0 if ordered else 4 * max(largest),
+            window=0 if ordered else 4 * max(*largest, *map(_ahead, modules)),
             hand_out_holes=isinstance(after, (Stage, Outlet))
             or (follower is not None and not isinstance(module, Sink)),
             largest=largest[place],
+            ahead=_ahead(module),
+            ahead_bytes=AHEAD_BYTES,
         )
         if isinstance(module, Source):
             runners.append(SourceRunner(module, name, output, share, length, outlet, start))
@@ -985,6 +1047,12 @@ def make_runners(
         else:
             assert isinstance(module, Sink)
             runners.append(SinkRunner(module, name, source, output, share, follower))
+    endless = isinstance(modules[0], Source) and modules[0].epochs is None and follower is None
+    for number, runner in enumerate(runners):
+        regrouped = any(isinstance(before, RegroupRunner) for before in runners[:number])
+        runner.endless = cast(Source, modules[0]) if endless and length and not regrouped else None
+        if isinstance(runner, RegroupRunner):
+            runner.is_endless = endless
     # A sink puts nothing into its queue.
     taken = runners[-1].input if sink else output
     assert taken is not None
@@ -1018,7 +1086,12 @@ def _most_workers_of(module: Module) -> int:
 
 def _capacity(module: Module, workers: int) -> int:
     """Return the number of batches that may be outstanding after a module with `workers` workers."""
-    return max(module.queue_size, 2 * workers)
+    return max(QUEUE_SIZE if module.queue_size is None else module.queue_size, 2 * workers)
+
+
+def _ahead(module: Module) -> int:
+    """Return the number of small batches that may be outstanding after a module; 0 where the user gives a number."""
+    return AHEAD if module.queue_size is None else 0
 
 
 # Those that a fork of this process copies.

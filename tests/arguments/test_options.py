@@ -42,7 +42,7 @@ SOURCE = {
     "repeats": (int, 1),
     "max_samples": (int | None, None),
     "workers": (int | None, None),
-    "queue_size": (int, 4),
+    "queue_size": (int | None, None),
 }
 PICTURE = SOURCE | {
     "color": (Literal["rgb", "gray"], "rgb"),

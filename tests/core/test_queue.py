@@ -1127,3 +1127,70 @@ def test_close_at_any_moment_frees_everybody(seed):
     for task in tasks:
         with pytest.raises(QueueClosed):
             task.result()
+
+
+# Small batches
+
+
+def small(**arguments):
+    """A queue for 2 batches, or for 8 that have 80 bytes together; one of 10 bytes was there."""
+    queue = BatchQueue(2, ahead=8, ahead_bytes=80, **arguments)
+    put(queue, 0, nbytes=10)
+    assert queue.get()[0] == 0
+    return queue
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_small_batches_may_be_further_ahead(ordered):
+    queue = small(ordered=ordered)
+    assert queue.room == 8
+    for ticket in range(1, 9):
+        put(queue, ticket, nbytes=10)
+    with pytest.raises(WaitTimeout):
+        queue.reserve(9, block=False)
+    assert tickets(queue) == list(range(1, 9))
+
+
+def test_large_batches_are_not_further_ahead():
+    queue = BatchQueue(2, ahead=8, ahead_bytes=80)
+    # Nothing is known of them yet.
+    assert queue.room == 2
+    put(queue, 0, nbytes=10)
+    put(queue, 1, nbytes=50)
+    assert queue.room == 2
+    with pytest.raises(WaitTimeout):
+        queue.reserve(2, block=False)
+
+
+def test_a_large_batch_among_small_ones_counts():
+    queue = small()
+    put(queue, 1, nbytes=60)
+    put(queue, 2, nbytes=10)
+    put(queue, 3, nbytes=10)
+    with pytest.raises(WaitTimeout):
+        queue.reserve(4, block=False)
+
+
+def test_max_bytes_holds_for_small_batches_too():
+    queue = small(max_bytes=40)
+    for ticket in range(1, 5):
+        put(queue, ticket, nbytes=10)
+    with pytest.raises(WaitTimeout):
+        queue.reserve(5, block=False)
+
+
+def test_who_waits_for_room_is_woken_when_a_quarter_is_free():
+    queue = small()
+    for ticket in range(1, 9):
+        put(queue, ticket, nbytes=10)
+    waiting = Task(lambda: queue.reserve(9))
+    eventually(lambda: queue.measures()["reserving"] == 1)
+    queue.get()
+    assert queue.measures()["reserving"] == 1
+    queue.get()
+    waiting.result()
+
+
+def test_an_ahead_beyond_the_window_is_refused():
+    with pytest.raises(ArgumentError, match=r"window must be 0, or 8 \(ahead\) or more, but is 4"):
+        BatchQueue(2, window=4, ahead=8, ordered=False)

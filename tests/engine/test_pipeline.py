@@ -139,7 +139,7 @@ def test_held_batches_never_change():
 
 
 def test_arrays_come_from_a_pool_of_the_pipeline_and_go_back():
-    with Pipeline([Numbers(50, workers=1)]) as pipeline:
+    with Pipeline([Numbers(50, workers=1, queue_size=4)]) as pipeline:
         for batch in pipeline:
             assert type(batch.numbers.base).__name__ == "PooledBuffer"
         del batch
@@ -990,7 +990,7 @@ class Meeting(Stage):
     """Works on a batch when `guests` workers have one each, and notes who did; `leave` lets everybody pass."""
 
     def __init__(self, **arguments):
-        super().__init__(**arguments)
+        super().__init__(**{"queue_size": 4, **arguments})
         self.guests = 1
         self.leave = threading.Event()
         self.opened, self.closed, self.seen = [], [], []
@@ -1249,7 +1249,9 @@ def test_memory_for_batches_bounds_the_workers():
     # Batches of 32 bytes, each queue has a third, whatever the others do with theirs.
     assert allowed(32 * 15, queue_size=9) == [1, 5, 5]
     # Four in each queue leave three to who needs them, beside its own.
-    assert allowed(32 * 15) == [1, 7, 7]
+    assert allowed(32 * 15, queue_size=4) == [1, 7, 7]
+    # Small batches fill each queue, so that nothing is left.
+    assert allowed(32 * 15) == [1, 5, 5]
     assert allowed(32 * 3) == [1, 1, 1]
     assert allowed(32 * 6, workers=9) == [2, 2, 2]
     assert allowed(32 * 1000) == [1, 8, 8]
@@ -1333,7 +1335,7 @@ def test_figures_that_are_looked_at():
 def test_every_kind_of_module_looks_at_the_figures_when_it_is_time(monkeypatch):
     monkeypatch.setattr("highway.engine.workers.LOOK_INTERVAL", -math.inf)
     gate, who = Gate(), set()
-    modules = [Numbers(20, workers=1), Pass(), gate, Collect()]
+    modules = [Numbers(20, workers=1, queue_size=4), Pass(queue_size=4), gate, Collect()]
     with Pipeline(modules) as pipeline:
         assert gate.entered.wait(LIMIT)
         inspected(pipeline).tuning.look = lambda: who.add(threading.current_thread().name)

@@ -16,6 +16,7 @@ from highway.engine.workers import ModuleRunner, RegroupRunner
 from highway.errors import (
     ArgumentError,
     ContractError,
+    EmptyDatasetError,
     EmptyEpochError,
     EndOfData,
     PipelineStateError,
@@ -299,7 +300,9 @@ def test_errors_of_a_stage_before_and_after():
 
 def test_places_are_dropped_when_their_batches_are_taken(monkeypatch):
     monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 8)
-    with Pipeline([reader(size=400, epochs=1), Rebatch(3), Rebatch(2)]) as pipeline:
+    with Pipeline(
+        [reader(size=400, epochs=1, queue_size=4), Rebatch(3, queue_size=4), Rebatch(2, queue_size=4)]
+    ) as pipeline:
         for _ in pipeline:
             state = pipeline.state_dict()
         runners = pipeline._run._regroupers
@@ -469,3 +472,63 @@ def test_states_while_other_threads_take_batches(monkeypatch):
             state = pipeline.state_dict()
             assert all(type(number) is int for place in state["regrouped"] for number in place)
         assert sum(count.result() for count in counts) == 1500
+
+
+# Endless data of which nothing remains
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [Filter(lambda sample: False)],
+        [Rebatch(1000, drop_last=True)],
+        [Rebatch(7), Filter(lambda sample: False)],
+        [Filter(lambda sample: False, refill=False), Rebatch(3)],
+    ],
+)
+@pytest.mark.parametrize("how", ["dequeue", "iteration", "forever"])
+def test_endless_data_of_which_no_batch_remains(stages, how):
+    calls = {
+        "dequeue": Pipeline.dequeue,
+        "iteration": list,
+        "forever": lambda running: list(running.forever()),
+    }
+    match = r"(Filter|Rebatch): no batch of epoch \d+ remains"
+    with Pipeline([reader(epochs=None), *stages]) as pipeline, pytest.raises(EmptyDatasetError, match=match):
+        calls[how](pipeline)
+
+
+def test_what_comes_before_an_epoch_without_samples_is_delivered():
+    first = Filter(lambda batch: np.full(batch.size, batch.epoch == 0), per_sample=False)
+    with Pipeline([reader(epochs=None), first]) as pipeline:
+        for number in range(13):
+            assert pipeline.dequeue(timeout=LIMIT).seq == number
+        with pytest.raises(EmptyDatasetError, match="no batch of epoch"):
+            pipeline.dequeue(timeout=LIMIT)
+
+
+def test_some_epochs_may_be_empty_if_others_come():
+    """Only a whole epoch that somebody waits for ends a pipeline; finite data end by themselves."""
+    some = Filter(lambda batch: np.full(batch.size, batch.epoch == 4), per_sample=False)
+    with Pipeline([reader(epochs=5), some]) as pipeline:
+        assert {batch.epoch for batch in pipeline.forever()} == {4}
+
+
+def test_batches_that_are_all_skipped_do_not_keep_an_endless_pipeline_busy():
+    def odd(batch):
+        return np.full(batch.size, batch.epoch % 2 == 1)
+
+    stage = Filter(odd, per_sample=False, refill=False)
+    with Pipeline([reader(epochs=None), stage]) as pipeline:
+        for epoch in range(3):
+            if epoch % 2 == 0:
+                with pytest.raises(EmptyEpochError, match=f"all 13 batches of epoch {epoch} were skipped"):
+                    pipeline.dequeue(timeout=LIMIT)
+            else:
+                assert {pipeline.dequeue(timeout=LIMIT).epoch for _ in range(13)} == {epoch}
+    nothing = [reader(epochs=None), Call(lambda batch: None)]
+    with Pipeline(nothing) as pipeline, pytest.raises(EmptyEpochError, match="epochs=None"):
+        next(pipeline.forever())
+    match = "Collect: no batch of epoch 0 remains"
+    with Pipeline([*nothing, Collect()]) as pipeline, pytest.raises(EmptyDatasetError, match=match):
+        pipeline.wait(LIMIT)

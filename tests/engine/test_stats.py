@@ -58,7 +58,7 @@ def test_counts_of_modules():
     assert [each.batches for each in stats.modules] == [19, 10, 10]
     assert [each.samples for each in stats.modules] == [76, 40, 40]
     assert [each.nbytes for each in stats.modules] == [19 * 32, 320, 320]
-    assert [each.capacity for each in stats.modules] == [4, 6, 4]
+    assert [each.capacity for each in stats.modules] == [32, 32, 32]
     assert stats.delivered == 10
     assert all(each.busy > 0 for each in stats.modules)
 

@@ -14,7 +14,7 @@ from pictures import class_folders  # noqa: E402
 from highway.batch import Batch  # noqa: E402
 from highway.engine import Pipeline, Source  # noqa: E402
 from highway.errors import ArgumentError  # noqa: E402
-from highway.modules import ArrayReader, Augmentations, Noise, PadBoxes  # noqa: E402
+from highway.modules import ArrayReader, Augmentations, DatasetReader, Noise, PadBoxes  # noqa: E402
 from highway.tensorflow import dataset  # noqa: E402
 from highway.transforms import FlipX, Normalize, Transform  # noqa: E402
 
@@ -114,13 +114,51 @@ def test_what_is_no_pipeline_is_refused():
         dataset([Noise(4, 8)])
 
 
-def test_ragged_fields_are_padded_first():
-    with Pipeline([Boxes()]) as pipeline, pytest.raises(ArgumentError, match=r"boxes: .*PadBoxes"):
-        dataset(pipeline)
+def test_ragged_fields_are_ragged_tensors():
+    with Pipeline([Boxes()]) as pipeline:
+        found = dataset(pipeline, as_dict=True)
+        assert found.element_spec["boxes"] == tf.RaggedTensorSpec(
+            (None, None, 4), tf.float32, ragged_rank=1, row_splits_dtype=tf.int64
+        )
+        boxes = next(iter(found))["boxes"]
+        assert isinstance(boxes, tf.RaggedTensor)
+        assert boxes.row_splits.numpy().tolist() == [0, 1, 3]
+        assert boxes.to_tensor().shape == (2, 2, 4)
     with Pipeline([Boxes(), PadBoxes(3)]) as pipeline:
         _, boxes, counts = next(iter(dataset(pipeline)))
         assert boxes.shape == (2, 3, 4)
         assert counts.numpy().tolist() == [1, 2]
+
+
+def test_each_ragged_field_has_its_own_rows():
+    samples = [
+        {"tokens": np.arange(n), "words": np.arange(2.0 * n).reshape(-1, 2)[: n // 2], "n": n}
+        for n in range(9)
+    ]
+    reader = DatasetReader(samples, 4, ragged=["tokens", "words"], seed=2)
+    spec = {
+        "tokens": ("int64", (None,), True),
+        "words": ("float64", (None, 2), True),
+        "n": ("int64", (None,)),
+    }
+    with Pipeline([reader]) as pipeline, Pipeline([reader]) as expected:
+        for elements, batch in zip(dataset(pipeline, spec=spec, as_dict=True), expected, strict=True):
+            for row in range(batch.size):
+                for name in ("tokens", "words"):
+                    assert np.array_equal(elements[name][row], batch.rows_of(name, row))
+        counts = dataset(pipeline, spec=spec).map(
+            lambda tokens, words, n: tf.reduce_all(tokens.row_lengths() == n)
+        )
+        assert all(counts)
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+def test_a_field_is_ragged_in_all_batches_or_in_none(ragged):
+    samples = [{"tokens": np.arange(5 if ragged else n)} for n in range(4)]
+    spec = {"tokens": ("int64", (None, *((None,) if not ragged else ())), ragged)}
+    found = "is not ragged, and ragged in the spec" if ragged else "is ragged, and not ragged in the spec"
+    with Pipeline([DatasetReader(samples, 4)]) as pipeline, pytest.raises(tf.errors.OpError, match=found):
+        next(iter(dataset(pipeline, spec=spec)))
 
 
 def test_keras_trains_on_it():

@@ -4,12 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+from concurrency import LIMIT
 
 from highway.batch import Batch
 from highway.engine import Pipeline
 from highway.engine.module import Source
 from highway.errors import ArgumentError, FieldError
-from highway.modules import Pack, PadRagged, Window
+from highway.modules import DatasetReader, Pack, PadRagged, Rebatch, Window
 
 
 def texts(counts=(2, 0, 5), dtype=np.int64, **identity):
@@ -204,6 +205,87 @@ def test_windows_of_objects():
     found = Window("files", 2, at="end").process(batch)
     assert found.files.tolist() == [b"bc", b"", b"d\0", b"e"]
     assert found.offsets.tolist() == [0, 2, 2, 4]
+
+
+def sequences(**options):
+    """Ten sequences of 0 to 20 values, each with its number."""
+    samples = [{"values": np.arange(100 * n, 100 * n + size), "n": n} for n, size in enumerate(SIZES)]
+    return DatasetReader(samples, 4, ragged=["values"], **{"epochs": 2, "seed": 3, **options})
+
+
+SIZES = [5, 0, 12, 20, 3, 7, 1, 13, 8, 9]
+
+
+def windows_of(size, length, stride):
+    last = max(0, size - length)
+    return [(begin, min(size, begin + length)) for begin in sorted({*range(0, last, stride), last})]
+
+
+def told(batch):
+    rows = [batch.rows_of("values", row).tolist() for row in range(batch.size)]
+    return batch.epoch, batch.seq, batch.indices.tolist(), batch.n.tolist(), rows
+
+
+@pytest.mark.parametrize(("length", "stride"), [(4, 1), (4, 3), (4, 4), (4, 9), (30, 2), (1, 1)])
+def test_all_windows_of_each_sequence(length, stride):
+    with Pipeline([sequences(), Window("values", length, stride=stride)]) as pipeline:
+        for epoch in range(2):
+            found = {}
+            for number, batch in enumerate(pipeline):
+                assert (batch.epoch, batch.seq, batch.applied) == (epoch, number, 2)
+                for row in range(batch.size):
+                    n, copy = batch.n[row], batch.indices[row] >> 32
+                    assert batch.indices[row] & 2**32 - 1 == n
+                    found[n, copy] = (batch.rows_of("values", row) - 100 * n).tolist()
+            assert len(pipeline) == number + 1
+            assert found == {
+                (n, copy): list(range(*window))
+                for n, size in enumerate(SIZES)
+                for copy, window in enumerate(windows_of(size, length, stride))
+            }
+
+
+@pytest.mark.parametrize("after", [[], [Rebatch(5)]])
+def test_all_windows_after_a_state(after):
+    stages = [Window("values", 4, stride=2), *after]
+    with Pipeline([sequences(), *stages]) as pipeline:
+        whole = [told(batch) for batch in pipeline.forever()]
+    for done in range(1, len(whole)):
+        with Pipeline([sequences(), *stages]) as pipeline:
+            for _ in range(done):
+                pipeline.dequeue(timeout=LIMIT)
+            state = pipeline.state_dict()
+        with Pipeline([sequences(), *stages]) as resumed:
+            resumed.load_state_dict(state)
+            assert [told(batch) for batch in resumed.forever()] == whole[done:]
+
+
+def test_fields_that_share_the_offsets_have_the_same_windows():
+    batch = texts()
+    found = Window("tokens", 2, stride=1).process(batch)
+    for name in batch.ragged_with("tokens"):
+        for row, (index, window) in enumerate(
+            zip(found.indices & 2**32 - 1, found.indices >> 32, strict=True)
+        ):
+            place = batch.indices.tolist().index(index)
+            assert (found.rows_of(name, row) == batch.rows_of(name, place)[window : window + 2]).all()
+
+
+@pytest.mark.parametrize("options", [{"repeats": 2}, {"weights": np.ones(10)}])
+def test_windows_of_copies_are_refused(options):
+    with (
+        Pipeline([sequences(**options), Window("values", 4, stride=2)]) as pipeline,
+        pytest.raises(ArgumentError, match=r"Window: sample \d+ .*is a copy in its epoch"),
+    ):
+        list(pipeline)
+
+
+def test_a_stride_has_no_place():
+    with pytest.raises(ArgumentError, match="at is 'end', and stride 2; expected one of them"):
+        Window("tokens", 3, at="end", stride=2)
+    with pytest.raises(ArgumentError, match="stride is 0"):
+        Window("tokens", 3, stride=0)
+    assert repr(Window("tokens", 3, stride=2)) == "Window('tokens', 3, stride=2)"
 
 
 # Pack

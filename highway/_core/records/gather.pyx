@@ -1,4 +1,4 @@
-"""Copies of scattered rows of one array, and of windows of adjacent rows, without the GIL."""
+"""Copies of scattered rows of one array, and of windows of adjacent rows, without the GIL unless they are small."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -15,6 +15,19 @@ cdef enum:
     AHEAD = 2048
     # Lines of one row: those after them are adjacent, and the processor fetches them by itself.
     MOST_LINES = 16
+    # Copies of fewer bytes keep the GIL: to release it and to take it again costs more, where others wait for it.
+    KEPT = 16384
+
+# How `gather` copies: runs of `run` rows of `size` bytes, `step` bytes apart, and how many rows and lines ahead it
+# prefetches.
+cdef struct Copies:
+    const uint8_t *base
+    int64_t step
+    Py_ssize_t size
+    Py_ssize_t run
+    bint adjacent
+    Py_ssize_t ahead
+    Py_ssize_t lines
 
 ctypedef fused item:
     uint8_t
@@ -52,6 +65,36 @@ cdef int check_firsts(
     return 0
 
 
+cdef void copy_rows(
+    Copies how,
+    const int64_t *firsts,
+    Py_ssize_t count,
+    const int64_t *parts,
+    Py_ssize_t part_count,
+    uint8_t *to,
+) noexcept nogil:
+    cdef Py_ssize_t i, j, r
+    cdef const uint8_t *source
+    for i in range(min(how.ahead, count)):
+        source = how.base + (firsts[i] + parts[0]) * how.step
+        for j in range(how.lines):
+            highway_prefetch(source + j * LINE)
+    for i in range(count):
+        if i + how.ahead < count:
+            source = how.base + (firsts[i + how.ahead] + parts[0]) * how.step
+            for j in range(how.lines):
+                highway_prefetch(source + j * LINE)
+        for j in range(part_count):
+            source = how.base + (firsts[i] + parts[j]) * how.step
+            if how.adjacent:
+                copy_bytes(to, source, <size_t> (how.size * how.run))
+                to += how.size * how.run
+            else:
+                for r in range(how.run):
+                    copy_bytes(to, source + r * how.step, <size_t> how.size)
+                    to += how.size
+
+
 def gather(
     const uint8_t[:, :] rows not None,
     const int64_t[::1] firsts not None,
@@ -77,12 +120,11 @@ def gather(
     ValueError
         There is no such row, or shapes disagree; nothing was copied.
     """
-    cdef Py_ssize_t i, j, r, ahead, lines, count = firsts.shape[0], size = rows.shape[1]
+    cdef Py_ssize_t j, ahead, lines, count = firsts.shape[0], size = rows.shape[1]
     cdef int64_t lowest = 0, highest = 0, step = rows.strides[0]
     cdef bint adjacent = step == size or run == 1
     cdef const uint8_t *base
-    cdef const uint8_t *source
-    cdef uint8_t *to
+    cdef Copies copies
     if run < 1 or run > rows.shape[0] or not parts.shape[0]:
         raise ValueError(f"gather.gather: {parts.shape[0]} runs of {run} rows of {rows.shape[0]}")
     if size > 1 and rows.strides[1] != 1:
@@ -107,26 +149,13 @@ def gather(
     base = &rows[0, 0]
     ahead = max(1, AHEAD // (size * run if adjacent else size))
     lines = min((size * (run if adjacent else 1) + LINE - 1) // LINE, MOST_LINES)
+    copies.base, copies.step, copies.size, copies.run, copies.adjacent = base, step, size, run, adjacent
+    copies.ahead, copies.lines = ahead, lines
+    if out.shape[0] * out.shape[1] < KEPT:
+        copy_rows(copies, &firsts[0], count, &parts[0], parts.shape[0], &out[0, 0])
+        return
     with nogil:
-        for i in range(min(ahead, count)):
-            source = base + (firsts[i] + parts[0]) * step
-            for j in range(lines):
-                highway_prefetch(source + j * LINE)
-        for i in range(count):
-            if i + ahead < count:
-                source = base + (firsts[i + ahead] + parts[0]) * step
-                for j in range(lines):
-                    highway_prefetch(source + j * LINE)
-            to = &out[i, 0]
-            for j in range(parts.shape[0]):
-                source = base + (firsts[i] + parts[j]) * step
-                if adjacent:
-                    copy_bytes(to, source, <size_t> (size * run))
-                    to += size * run
-                else:
-                    for r in range(run):
-                        copy_bytes(to, source + r * step, <size_t> size)
-                        to += size
+        copy_rows(copies, &firsts[0], count, &parts[0], parts.shape[0], &out[0, 0])
 
 
 def gather_planar(

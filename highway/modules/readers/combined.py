@@ -41,7 +41,7 @@ class _Combined(OrderedSource):
         make: Callable[..., ConcatSampler],
         *,
         workers: int | None,
-        queue_size: int,
+        queue_size: int | None,
         **options: Any,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
@@ -353,7 +353,7 @@ class Concat(_Combined):
         shard: object = AUTO,
         drop_last: bool = False,
         workers: int | None = None,
-        queue_size: int = 4,
+        queue_size: int | None = None,
     ) -> None:
         super().__init__(
             sources,
@@ -420,7 +420,7 @@ class Mix(_Combined):
         shard: object = AUTO,
         drop_last: bool = False,
         workers: int | None = None,
-        queue_size: int = 4,
+        queue_size: int | None = None,
     ) -> None:
         def make(orders: Sequence[Sampler], batch_size: BatchSize, **options: Any) -> MixSampler:
             given = [1] * len(orders) if weights is None else weights

@@ -72,8 +72,9 @@ class SourceOptions(TypedDict, total=False):
         others.
     workers : int, optional
         Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that are being made or wait for the next module; two for each worker are always allowed.
+    queue_size : int, optional
+        Most batches that are being made or wait for the next module; two for each worker are always allowed. By default
+        4, and up to 32 small batches that have 1 MiB together: threads then wake each other seldom.
     """
 
     shuffle: Annotated[bool, True]
@@ -89,7 +90,7 @@ class SourceOptions(TypedDict, total=False):
     repeats: Annotated[int, 1]
     max_samples: Annotated[int | None, None]
     workers: Annotated[int | None, None]
-    queue_size: Annotated[int, 4]
+    queue_size: Annotated[int | None, None]
 
 
 @documents(SourceOptions)

@@ -67,8 +67,8 @@ class Augmentations(Stage):
         is logged.
     workers : int, optional
         Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
+    queue_size : int, optional
+        Most batches that may wait after this module; by default 4, or more of small ones.
 
     Raises
     ------
@@ -96,7 +96,7 @@ class Augmentations(Stage):
         field: str | None = None,
         seed: int | None = 0,
         workers: int | None = None,
-        queue_size: int = 4,
+        queue_size: int | None = None,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.transforms = checked("Augmentations", transforms)

@@ -50,8 +50,8 @@ class Filter(Stage):
     workers : int, optional
         Number of threads, without `refill`; by default set automatically, up to one for each core that the process may
         use.
-    queue_size : int
-        Most batches that may wait after this module.
+    queue_size : int, optional
+        Most batches that may wait after this module; by default 4, or more of small ones.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class Filter(Stage):
         batch_size: int | None = None,
         drop_last: bool = False,
         workers: int | None = None,
-        queue_size: int = 4,
+        queue_size: int | None = None,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.function = function_of(self.name, function)

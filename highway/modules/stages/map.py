@@ -44,8 +44,8 @@ class Map(Stage):
         arrays of a name have the same dtype and shape.
     workers : int, optional
         Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
+    queue_size : int, optional
+        Most batches that may wait after this module; by default 4, or more of small ones.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class Map(Stage):
         per_sample: bool = False,
         ragged: Sequence[str | tuple[str, ...]] = (),
         workers: int | None = None,
-        queue_size: int = 4,
+        queue_size: int | None = None,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.function = function_of(self.name, function)

@@ -63,8 +63,8 @@ class Pack(Stage):
         Fields and extras to drop, which have one value for a document: rows have parts of several ones.
     workers : int, optional
         Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
+    queue_size : int, optional
+        Most batches that may wait after this module; by default 4, or more of small ones.
 
     Raises
     ------
@@ -98,7 +98,7 @@ class Pack(Stage):
         value: float | Mapping[str, float] = 0,
         drop: Sequence[str] = (),
         workers: int | None = None,
-        queue_size: int = 4,
+        queue_size: int | None = None,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.field = field_name(self.name, field)

@@ -33,8 +33,8 @@ class PadBoxes(Stage):
         Drop the last boxes of samples that have more than `most`; by default these samples raise.
     workers : int, optional
         Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
+    queue_size : int, optional
+        Most batches that may wait after this module; by default 4, or more of small ones.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class PadBoxes(Stage):
     """
 
     def __init__(
-        self, most: int, *, truncate: bool = False, workers: int | None = None, queue_size: int = 4
+        self, most: int, *, truncate: bool = False, workers: int | None = None, queue_size: int | None = None
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.most = whole(self.name, "most", most, 1, 2**31 - 1)

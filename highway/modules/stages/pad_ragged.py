@@ -45,8 +45,8 @@ class PadRagged(Stage):
         Drop the last rows of samples that have more than `to`; by default these samples raise.
     workers : int, optional
         Number of threads; by default set automatically, up to one for each core that the process may use.
-    queue_size : int
-        Most batches that may wait after this module.
+    queue_size : int, optional
+        Most batches that may wait after this module; by default 4, or more of small ones.
 
     Raises
     ------
@@ -73,7 +73,7 @@ class PadRagged(Stage):
         value: float = 0,
         truncate: bool = False,
         workers: int | None = None,
-        queue_size: int = 4,
+        queue_size: int | None = None,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self.field = field_name(self.name, field)

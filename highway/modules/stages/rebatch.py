@@ -27,8 +27,8 @@ class Rebatch(Stage):
         1 to 2**32.
     drop_last : bool
         Drop a smaller batch at the end of an epoch.
-    queue_size : int
-        Most batches that may wait after this module.
+    queue_size : int, optional
+        Most batches that may wait after this module; by default 4, or more of small ones.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class Rebatch(Stage):
 
     regroups = True
 
-    def __init__(self, batch_size: int, *, drop_last: bool = False, queue_size: int = 4) -> None:
+    def __init__(self, batch_size: int, *, drop_last: bool = False, queue_size: int | None = None) -> None:
         super().__init__(workers=1, queue_size=queue_size)
         self.batch_size = whole(self.name, "batch_size", batch_size, 1, 2**32)
         self.drop_last = flag(self.name, "drop_last", drop_last)

@@ -208,17 +208,17 @@ class ArrayReader(OrderedSource):
         """Copy the rows of a batch; None if all of its samples are skipped."""
         if not len(task.indices):
             return None
-        keys = self._keys
+        keys, numbers = self._keys, task.numbers
         finished = self._finished(task)
         return Batch(
             {
-                name: finished[name] if name in finished else field.take(task.numbers)
+                name: finished[name] if name in finished else field.take(numbers)
                 for name, field in self._fields.items()
             },
             epoch=task.epoch,
             seq=task.seq,
             indices=task.indices,
-            keys=None if keys is None else [keys[number] for number in task.numbers.tolist()],
+            keys=None if keys is None else [keys[number] for number in numbers.tolist()],
             applied=_APPLIED + self._fused.count,
         )
 

@@ -59,7 +59,7 @@ class IterableSource(Source):
         drop_last: bool,
         collator: Collator,
         workers: int | None,
-        queue_size: int,
+        queue_size: int | None,
     ) -> None:
         super().__init__(workers=workers, queue_size=queue_size)
         self._dataset = dataset
