@@ -1047,12 +1047,13 @@ def make_runners(
         else:
             assert isinstance(module, Sink)
             runners.append(SinkRunner(module, name, source, output, share, follower))
-    endless = isinstance(modules[0], Source) and modules[0].epochs is None and follower is None
+    origin = modules[0]
+    endless = origin if isinstance(origin, Source) and origin.epochs is None and follower is None else None
     for number, runner in enumerate(runners):
         regrouped = any(isinstance(before, RegroupRunner) for before in runners[:number])
-        runner.endless = cast(Source, modules[0]) if endless and length and not regrouped else None
+        runner.endless = endless if length and not regrouped else None
         if isinstance(runner, RegroupRunner):
-            runner.is_endless = endless
+            runner.is_endless = endless is not None
     # A sink puts nothing into its queue.
     taken = runners[-1].input if sink else output
     assert taken is not None
