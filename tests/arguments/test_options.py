@@ -51,6 +51,7 @@ PICTURE = SOURCE | {
     "max_errors": (int | float | None, None),
     "exact": (bool, False),
     "max_pixels": (int, MAX_PIXELS),
+    "sizes": (ArrayLike | None, None),
 }
 REMOTE = {
     "storage_options": (Mapping[str, Any] | None, None),
