@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 NOT_SHOWN = {
     *("Fit", "Placement", "Transform", "Warp"),
     *("Albumentations", "OneOf", "RandomApply", "Sequential", "SomeOf", "TorchVision"),
-    *("Lambda", "Normalize", "Rescale", "ToFloat"),
+    *("Lambda", "Normalize", "Rescale", "ToFloat", "Views"),
 }
 
 
