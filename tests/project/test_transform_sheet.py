@@ -18,7 +18,7 @@ NOT_SHOWN = {
     *("Fit", "Placement", "Transform", "Warp"),
     *("Buckets", "RandomFit"),
     *("Albumentations", "OneOf", "RandomApply", "Sequential", "SomeOf", "TorchVision"),
-    *("Lambda", "Normalize", "Rescale", "ToFloat"),
+    *("Lambda", "Normalize", "Rescale", "ToFloat", "Views"),
 }
 
 

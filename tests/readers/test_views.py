@@ -15,6 +15,7 @@ from highway.engine import Pipeline
 from highway.errors import ArgumentError, ContractError, DecodeError, FieldError
 from highway.modules import (
     Augmentations,
+    Concat,
     Encoded,
     ImageFileReader,
     ImageSaver,
@@ -242,6 +243,20 @@ def test_stores(folder, tmp_path):
     assert_equal(by_sample(found), expected)
     with pytest.raises(ArgumentError, match="LevelDBImageReader: shape is missing"):
         LevelDBImageReader(tmp_path / "files", 4)
+
+
+def test_several_readers_as_one(folder):
+    sources = [reader(folder, epochs=None, seed=seed) for seed in (0, 3)]
+    found = batches(Concat(sources, epochs=1, shuffle=False))
+    alone = [by_sample(batches(reader(folder, seed=seed))) for seed in (0, 3)]
+    samples = [
+        [batch[name][row] for name in ("global", "local", "labels")]
+        for batch in found
+        for row in range(batch.size)
+    ]
+    assert len(samples) == 2 * len(alone[0])
+    for sample in samples:
+        assert any(all(map(np.array_equal, sample, one)) for known in alone for one in known.values())
 
 
 def test_over_the_network(folder):
