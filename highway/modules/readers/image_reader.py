@@ -271,6 +271,9 @@ class ImageReader(OrderedSource):
     def known_labels(self) -> NDArray[Any] | None:
         return self.samples.known_labels()
 
+    def unlabeled(self) -> Sequence[int]:
+        return self.samples.unlabeled()
+
     def out_spec(self, before: Spec | None) -> Spec | None:
         spec = {"images": array_spec(self._type, *self._size), **self.samples.spec()}
         if self.samples.masked:
