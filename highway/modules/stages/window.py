@@ -140,8 +140,8 @@ class Window(Stage):
         if len(copies):
             raise ArgumentError(
                 f"{self.name}: {sample_of(batch, int(copies[0]))} of batch {batch.seq} is a copy in its epoch, and "
-                "stride numbers windows as copies; expected each sample once: no repeats= or weights= of the reader, and no "
-                "other Window with stride= before"
+                "stride numbers windows as copies; expected each sample once: no repeats= or weights= of the reader, "
+                "and no other Window with stride= before"
             )
         counts = np.diff(offsets)
         spare = counts - np.minimum(counts, self.length)
