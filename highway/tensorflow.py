@@ -43,7 +43,8 @@ def dataset(pipeline: Pipeline, *, as_dict: bool = False, spec: Mapping[str, Any
     -----
     Its cardinality is unknown, since a resumed or skipped part makes an epoch shorter. Where neither happens,
     ``.apply(tf.data.experimental.assert_cardinality(len(pipeline)))`` states it; ``fit`` of Keras warns without it.
-    TensorFlow copies every batch. Ragged fields become ``tf.RaggedTensor``, one row for each sample. If the pipeline raises, TensorFlow raises an error of its own with the same text.
+    TensorFlow copies every batch. Ragged fields become ``tf.RaggedTensor``, one row for each sample. If the pipeline
+    raises, TensorFlow raises an error of its own with the same text.
     """
     try:
         import tensorflow as tf
@@ -111,8 +112,8 @@ def _tensors(tf: Any, batch: Batch, spec: Spec) -> dict[str, Any]:
         if ragged != spec[name].ragged:
             kinds = "not ragged", "ragged"
             raise ArgumentError(
-                f"highway.tensorflow.dataset: field {name!r} of {batch!r} is {kinds[ragged]}, and {kinds[not ragged]} in "
-                "the spec; expected one of them in all batches: name it in ragged= of a DatasetReader, or put "
+                f"highway.tensorflow.dataset: field {name!r} of {batch!r} is {kinds[ragged]}, and {kinds[not ragged]} "
+                "in the spec; expected one of them in all batches: name it in ragged= of a DatasetReader, or put "
                 "PadRagged(field) at the end of the pipeline"
             )
         found[name] = tf.RaggedTensor.from_row_splits(array, batch.offsets_of(name)) if ragged else array

@@ -11,7 +11,7 @@ from highway.arguments import flag, whole
 from highway.errors import ArgumentError
 from highway.sampling.digests import digest
 from highway.sampling.identity import MOST_COPIES
-from highway.sampling.selection import classes_of, part_of, subset_of
+from highway.sampling.selection import NO_CLASS, classes_of, part_of, subset_of
 from highway.sampling.weights import Weights
 
 __all__ = ["Data", "Plan"]
@@ -27,7 +27,7 @@ class Data:
     size : int
         Number of samples.
     source : object
-        Has `known_keys` and `known_labels`, as `OrderedSource`.
+        Has `known_keys`, `known_labels` and `unlabeled`, as `OrderedSource`.
     """
 
     def __init__(self, owner: str, size: int, source: Any) -> None:
@@ -41,7 +41,8 @@ class Data:
         return subset_of(self.owner, subset, self.size, keys, labels)
 
     def classes(self, wanted_by: str) -> NDArray[np.int64]:
-        """Return the number of the class of each sample, int64 (N,); `wanted_by` is the argument that needs it.
+        """Return the number of the class of each sample, int64 (N,), or `NO_CLASS`; `wanted_by` is the argument that
+        needs it.
 
         Raises
         ------
@@ -62,6 +63,7 @@ class Data:
                     f"'labels'); give {way}"
                 )
             self._classes = classes_of(labels)
+            self._classes[list(self._source.unlabeled())] = NO_CLASS
         return self._classes
 
 

@@ -13,7 +13,10 @@ from highway._core import philox
 from highway.errors import ArgumentError
 from highway.sampling.rng import SPLIT_POSITION
 
-__all__ = ["classes_of", "part_of", "subset_of"]
+__all__ = ["NO_CLASS", "check_classes", "classes_of", "part_of", "subset_of"]
+
+NO_CLASS = -1
+"""Class of a sample without a label."""
 
 _PARTS = ("train", "validation")
 
@@ -85,9 +88,28 @@ def subset_of(
 
 
 def classes_of(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the number of the class of each sample, int64 (N,): samples with equal labels are a class."""
+    """Return the number of the class of each sample, int64 (N,): samples with equal labels are a class.
+
+    A label that is NaN, or has a NaN, is none: `NO_CLASS`.
+    """
     _, classes = np.unique(labels, axis=0, return_inverse=True)
-    return classes.reshape(-1).astype(np.int64)
+    found = classes.reshape(-1).astype(np.int64)
+    if labels.dtype.kind == "f":
+        found[np.isnan(labels).reshape(len(labels), -1).any(axis=1)] = NO_CLASS
+    return found
+
+
+def check_classes(
+    owner: str, wanted_by: str, classes: NDArray[np.int64], chosen: NDArray[np.int64] | None
+) -> None:
+    """Raise ArgumentError if a sample without a class is among the chosen ones, or among all."""
+    without = np.flatnonzero((classes if chosen is None else classes[chosen]) == NO_CLASS)
+    if len(without):
+        first = without[0] if chosen is None else chosen[without[0]]
+        raise ArgumentError(
+            f"{owner}: {wanted_by} needs a label for each sample, and {len(without)} have none, the first of them "
+            f"sample {first} (null or NaN); give subset= as the indices of the samples with labels, or label them"
+        )
 
 
 def part_of(
@@ -123,7 +145,9 @@ def part_of(
     name, fractions = _checked(owner, split)
     groups = [np.arange(len(chosen), dtype=np.int64)]
     if classes is not None:
-        of_chosen = classes()[chosen]
+        every = classes()
+        check_classes(owner, "stratify=True", every, chosen)
+        of_chosen = every[chosen]
         by_class = np.argsort(of_chosen, kind="stable")
         groups = np.split(by_class, np.flatnonzero(np.diff(of_chosen[by_class])) + 1)
     ends = np.cumsum(list(fractions.values()))

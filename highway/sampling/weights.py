@@ -12,6 +12,7 @@ from highway._core import philox
 from highway.errors import ArgumentError
 from highway.sampling.digests import digest
 from highway.sampling.rng import WEIGHT_POSITION
+from highway.sampling.selection import check_classes
 
 __all__ = ["AliasTable", "Weights", "alias_table", "draw"]
 
@@ -127,7 +128,7 @@ class Weights:
                     f"{owner}: weights is {given!r}; expected 'balanced', one number for each sample, or a function "
                     "of the epoch"
                 )
-            self._latest = (self._made(0, _balanced(classes(), chosen)),)
+            self._latest = (self._made(0, _balanced(owner, classes(), chosen)),)
         elif callable(given):
             self._of_epoch = given
             self.at(0)
@@ -184,8 +185,12 @@ class Weights:
         return weights
 
 
-def _balanced(classes: NDArray[np.int64], chosen: NDArray[np.int64] | None) -> NDArray[np.float64]:
+def _balanced(
+    owner: str, classes: NDArray[np.int64], chosen: NDArray[np.int64] | None
+) -> NDArray[np.float64]:
     """Return weights with the same sum for each class that the chosen samples have."""
+    check_classes(owner, "weights='balanced'", classes, chosen)
     counts = np.bincount(classes if chosen is None else classes[chosen], minlength=int(classes.max()) + 1)
+    # Those without a class are not among the chosen ones.
     weights: NDArray[np.float64] = 1.0 / np.maximum(counts, 1)[classes]
     return weights

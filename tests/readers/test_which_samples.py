@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections import Counter
 
 import numpy as np
@@ -134,6 +135,20 @@ def test_readers_with_labels_stratify_and_balance(readers, kind):
     chosen = readers[kind](epochs=1, subset=lambda key, label: label == 2 and not key.endswith("0.jpg"))
     assert sorted(index for _, index in identities(batches(chosen))) == [9, 10, 11]
     assert readers[kind](weights="balanced").order.count == 12
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1, None, 1, 0, None], ["a", "b", None, "b", "a", None], [0.0, 1.0, math.nan, 1, 0, math.nan]],
+)
+def test_rows_without_a_label_belong_to_no_class(folder, labels):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install pyarrow")
+    pictures = [path.read_bytes() for path in sorted(folder.glob("*/*.jpg"))[:6]]
+    table = pa.table({"image": pictures, "label": labels})
+    with pytest.raises(ArgumentError, match=r"needs a label for each sample, and 2 have none, .* sample 2 "):
+        TableReader(table, 2, SHAPE, weights="balanced", on_error="skip")
+    found = batches(TableReader(table, 2, SHAPE, weights="balanced", subset=[0, 1, 3, 4], epochs=1))
+    assert {index % 2**32 for _, index in identities(found)} <= {0, 1, 3, 4}
 
 
 @pytest.mark.parametrize("kind", ["tar", "encoded store", "store"])

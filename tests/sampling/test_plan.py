@@ -41,6 +41,9 @@ class Source:
     def known_labels(self):
         return np.arange(SIZE) % 4
 
+    def unlabeled(self):
+        return ()
+
 
 def plan(name):
     return Plan(Data("Reader", SIZE, Source()), **PLANS[name])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from highway.errors import ArgumentError
 from highway.modules import ArrayReader
 from highway.sampling.plan import Data, Plan
+from highway.sampling.weights import draw
 
 LABELS = np.repeat([4, 0, 7], [50, 30, 20])
 
@@ -15,14 +16,17 @@ LABELS = np.repeat([4, 0, 7], [50, 30, 20])
 class Source:
     """Keys and labels of 100 samples."""
 
-    def __init__(self, keys=True, labels=LABELS):
-        self._keys, self._labels = keys, labels
+    def __init__(self, keys=True, labels=LABELS, unlabeled=()):
+        self._keys, self._labels, self._unlabeled = keys, labels, unlabeled
 
     def known_keys(self):
         return [f"{index}.jpg" for index in range(100)] if self._keys else None
 
     def known_labels(self):
         return self._labels
+
+    def unlabeled(self):
+        return self._unlabeled
 
 
 def chosen(source=None, size=100, **options):
@@ -115,6 +119,30 @@ def test_labels_of_several_numbers_are_classes():
     rows = np.eye(4, dtype=np.float32)[np.arange(100) % 4]
     part = chosen(Source(labels=rows), split=("validation", 0.8), stratify=True)
     assert rows[part].sum(axis=0).tolist() == [5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("how", [{"weights": "balanced"}, {"split": ("train", 0.5), "stratify": True}])
+@pytest.mark.parametrize("kind", ["null", "NaN"])
+def test_samples_without_a_label_belong_to_no_class(how, kind):
+    """Labels of nulls are numbers too: they must not count as a class."""
+    labels = (np.arange(100) % 2).astype(np.float32)
+    if kind == "NaN":
+        labels[[30, 70]] = np.nan
+    source = Source(labels=labels, unlabeled=[70, 30] if kind == "null" else [])
+    wanted = "weights='balanced'" if "weights" in how else "stratify=True"
+    with pytest.raises(
+        ArgumentError, match=f"Reader: {wanted} needs a label for each sample, and 2 have none, .* sample 30"
+    ):
+        Plan(Data("Reader", 100, source), **how)
+    labeled = [index for index in range(100) if index not in (30, 70)]
+    plan = Plan(Data("Reader", 100, source), subset=labeled, **how)
+    if plan.weights is None:
+        assert np.bincount(np.array(plan.chosen) % 2).tolist() == [24, 25]
+    else:
+        # 48 even and 50 odd ones.
+        drawn = plan.weights.at(0).table
+        numbers = np.array(labeled)[draw(drawn, 0, 0, np.arange(20_000))]
+        assert abs((numbers % 2).mean() - 0.5) < 0.02
 
 
 def test_split_is_random_and_fixed_by_its_seed():

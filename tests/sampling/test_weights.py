@@ -23,6 +23,9 @@ class Labels:
     def known_labels(self):
         return self._labels
 
+    def unlabeled(self):
+        return ()
+
 
 def plan(weights, labels=None, size=10, **options):
     size = size if labels is None else len(labels)

@@ -387,6 +387,9 @@ class ImageReader(OrderedSource):
     def known_labels(self) -> NDArray[Any] | None:
         return self.samples.known_labels()
 
+    def unlabeled(self) -> Sequence[int]:
+        return self.samples.unlabeled()
+
     def out_spec(self, before: Spec | None) -> Spec | None:
         images = self._image_fields.spec()
         height, width = self._known_sides()

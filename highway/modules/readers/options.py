@@ -57,13 +57,15 @@ class SourceOptions(TypedDict, total=False):
         ("test", {"train": 0.8, "validation": 0.1, "test": 0.1}). Parts of the same split have no sample in common, and
         have all samples together.
     stratify : bool
-        Split the samples of each label alike, to the nearest whole number.
+        Split the samples of each label alike, to the nearest whole number. A sample without a label (null or NaN)
+        raises; `subset` excludes it.
     split_seed : int
         0 to 2**64 - 1: chooses the samples of the parts. It does not depend on `seed`.
     weights : "balanced", array_like of float (N,), or callable, optional
         Draw samples with replacement: each place of an epoch is drawn anew, a sample with a probability that is
         proportional to its weight. One weight of 0 or more for each sample of the data, or a function that gets the
-        epoch and returns them; "balanced" makes all labels equally likely. An epoch has as many samples as without
+        epoch and returns them; "balanced" makes all labels equally likely, and raises for
+        samples without one. An epoch has as many samples as without
         weights. Needs `shuffle`.
     repeats : int
         Read each sample so many times in an epoch, one after the other, with different random augmentations.

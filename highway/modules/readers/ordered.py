@@ -113,6 +113,10 @@ class OrderedSource(Source):
         """Label of each sample, an array of N rows; None if they are known only after reading, or belong to boxes."""
         return None
 
+    def unlabeled(self) -> Sequence[int]:
+        """Samples without a label, by their numbers; `known_labels` has any value for them."""
+        return ()
+
     def contents(self) -> Iterable[bytes | Iterable[bytes]]:
         """Parts that identify the data, for `digest`; without its order and batches."""
         raise NotImplementedError(f"{self.name} must define contents()")

@@ -177,6 +177,10 @@ class Samples(Protocol):
         """Labels of all samples, an array of N rows; None if they are known only after reading, or belong to boxes."""
         return None
 
+    def unlabeled(self) -> Sequence[int]:
+        """Samples without a label, by their numbers; `known_labels` has any value for them."""
+        return ()
+
     def spec(self) -> Spec:
         """The fields `labels` and `boxes`, as far as there are any, in this order."""
 

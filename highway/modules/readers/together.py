@@ -209,6 +209,9 @@ class Together(Samples):
     def known_labels(self) -> NDArray[Any] | None:
         return self._first.known_labels()
 
+    def unlabeled(self) -> Sequence[int]:
+        return self._first.unlabeled()
+
     def spec(self) -> Spec:
         return self._first.spec()
 

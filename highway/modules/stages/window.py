@@ -28,10 +28,10 @@ class Window(Stage):
     `Augmentations` are: any number of workers, ranks or machines gives the same windows, also after resuming, and each
     epoch others. A Window counts as one transform.
 
-    With `stride`, a sample becomes all of its windows, in their order: they begin at row 0, `stride`, 2 * `stride` and so
-    on, and the last one ends with the sequence, so that no row at the end is missing. Each is a sample of the new batch,
-    with the other fields, the key and the number of its sample; its index has the number of the window as that of the
-    copy (``batch.indices >> 32``). Batches keep their numbers and differ in size; `Rebatch` makes them equal.
+    With `stride`, a sample becomes all of its windows, in their order: they begin at row 0, `stride`, 2 * `stride` and
+    so on, and the last one ends with the sequence, so that no row at the end is missing. Each is a sample of the new
+    batch, with the other fields and the key of its sample; its index has the number of the window as that of the copy
+    (``batch.indices >> 32``). Batches keep their numbers and differ in size; `Rebatch` makes them equal.
 
     Parameters
     ----------
@@ -139,9 +139,9 @@ class Window(Stage):
         copies = np.flatnonzero(batch.indices >> COPY_BITS)
         if len(copies):
             raise ArgumentError(
-                f"{self.name}: {sample_of(batch, int(copies[0]))} of batch {batch.seq} is a copy in its epoch, and stride "
-                "numbers windows as copies; expected each sample once: no repeats= or weights= of the reader, and no "
-                "other Window with stride= before"
+                f"{self.name}: {sample_of(batch, int(copies[0]))} of batch {batch.seq} is a copy in its epoch, and "
+                "stride numbers windows as copies; expected each sample once: no repeats= or weights= of the reader, "
+                "and no other Window with stride= before"
             )
         counts = np.diff(offsets)
         spare = counts - np.minimum(counts, self.length)

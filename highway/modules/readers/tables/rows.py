@@ -108,6 +108,7 @@ class Rows(Samples, SampleReader):
         self.where = f"in {data.where}"
         self._owner, self._data, self._wanted = owner, data, wanted
         self._bad: Bad = {}
+        self._unlabeled: list[int] = []
         kind = data.type_of(owner, "image=", wanted.image)
         check_type(owner, data.where, wanted.image, kind)
         self._folder = os.path.join(os.fsencode(wanted.folder), b"")
@@ -174,7 +175,11 @@ class Rows(Samples, SampleReader):
         assert wanted.label is not None
         place = Place(self._owner, data.where, wanted.label)
         known = names_of(data.features, wanted.label)
-        found = labels_of(place, array, wanted.classes, known, bool(wanted.boxes), self._bad)
+        without: Bad = {}
+        found = labels_of(place, array, wanted.classes, known, bool(wanted.boxes), without)
+        self._unlabeled = sorted(without)
+        for row, reason in without.items():
+            self._bad.setdefault(row, reason)
         self.classes = found.classes
         self.origin = (
             "given"
@@ -366,6 +371,10 @@ class Rows(Samples, SampleReader):
 
     def known_labels(self) -> NDArray[Any] | None:
         return self._labels_of
+
+    def unlabeled(self) -> Sequence[int]:
+        """Samples without a label, by their numbers; `known_labels` has any value for them."""
+        return self._unlabeled
 
     def all_labels(self) -> NDArray[Any] | None:
         """Labels of all rows, or of all boxes; bad rows have none."""
