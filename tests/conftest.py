@@ -34,9 +34,9 @@ MARKED = {
     "once": """
     addresses annotations annotations_follow architecture array_files arrays_benchmark benchmarks boxes
     bucket_index cache cache_commands cached_samples combined compose concurrency cores dataset_reader demo
-    detection docs docstrings fetching fit floor_plan framework_guides guard_pages gzipped_tars list_reader
-    manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging pairs parcels
-    paths placement plan policies proportions readme remote_readers remote_tables row_groups
+    detection docs docstrings fetching fit floor_plan framework_guides guard_pages gzipped_tars kept_indexes
+    list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging
+    pairs parcels paths placement plan policies proportions readme remote_readers remote_tables row_groups
     same_samples_everywhere seeds selection sheet stats system_packages table_reader tables_benchmark tar_objects
     tar_sink transform_sheet tuning urls voc weights which_samples wrappers
     """,
