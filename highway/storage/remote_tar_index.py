@@ -1,33 +1,30 @@
-"""The indexes of tars in stores: published beside them, kept on this machine, or made by reading their headers."""
+"""The indexes of tars in stores: kept on this machine, published beside the tars, or made by reading their headers."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from highway._core.records.checksum import crc32c
 from highway._core.tar import members
 from highway.errors import ObjectChangedError, ReadError
-from highway.storage.files import LARGEST_FILE, read_whole
-from highway.storage.object_store import ObjectStore, plain_etag
+from highway.storage.kept_indexes import KeptIndexes, number_of
+from highway.storage.object_store import ObjectStore
 from highway.storage.objects import Object
-from highway.storage.tar_index import TarIndex, check_format, complete, keep_index
+from highway.storage.tar_index import TarIndex, check_format, complete
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["indexed_objects", "number_of", "place_of_index"]
+__all__ = ["indexed_objects"]
 
 _logger = logging.getLogger("highway.storage")
 
-# Tars that are searched at a time.
-_TOGETHER = 64
+# Tars that are searched at a time: the more, the less the latency of the store counts, and the more threads contend.
+_TOGETHER = 96
 # After the name of a tar: the name of its published index.
 _ENDING = ".index"
 
@@ -59,51 +56,31 @@ def indexed_objects(
         As for `indexed`.
     """
     known = store.listed([*names, *(name + _ENDING for name in names)])
+    kept = KeptIndexes([store.where(name) for name in names], owner, index_dir)
 
-    def one(name: str) -> tuple[TarIndex, Object]:
+    def one(place: int) -> tuple[TarIndex, Object]:
+        name = names[place]
         found = known.get(name) or store.head(name)
-        kept = place_of_index(store.where(name), index_dir)
-        changed = number_of(found.etag)
-        index = _kept(kept, store.where(name), found, changed, owner)
+        index = kept.find(place, found)
         if index is None:
-            beside = known.get(name + _ENDING) or Object(name + _ENDING)
-            index = _published(store, beside, found, changed) or _made(store, found, changed, owner)
-            keep_index(kept, index, owner, index_dir is not None)
+            changed = number_of(found.etag)
+            index = _published(store, known.get(name + _ENDING) or Object(name + _ENDING), found, changed)
+            published = index is not None
+            if index is None:
+                index = _made(store, found, changed, owner)
+            kept.keep(place, index, published=published)
         return index, found
 
     with ThreadPoolExecutor(min(_TOGETHER, len(names)), "highway-index") as pool:
-        both = list(pool.map(one, names))
+        both = list(pool.map(one, range(len(names))))
+    kept.write()
     return [index for index, _ in both], [found for _, found in both]
-
-
-def place_of_index(url: str, index_dir: str | None) -> str:
-    """Return the file of the index of a tar in a store."""
-    folder = index_dir or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "highway", "tars"
-    )
-    return os.path.join(folder, blake2b(url.encode(), digest_size=16).hexdigest() + ".index")
-
-
-def number_of(etag: str) -> int:
-    """Return a number for an etag, in place of the modification time of a local tar."""
-    return int.from_bytes(blake2b(plain_etag(etag).encode(), digest_size=7).digest(), "big")
-
-
-def _kept(kept: str, path: str, found: Object, changed: int, owner: str) -> TarIndex | None:
-    # Without an etag, an object of the same size may be another one.
-    if not found.etag:
-        return None
-    with suppress(ReadError):
-        return TarIndex.unpacked(
-            path, found.size, changed, read_whole(os.fsencode(kept), LARGEST_FILE, owner)
-        )
-    return None
 
 
 def _published(store: ObjectStore, beside: Object, found: Object, changed: int) -> TarIndex | None:
     """Return the index in the object beside a tar, if there is one, and it is of this tar."""
     try:
-        contents = bytes(store.read(beside))
+        contents = memoryview(store.read(beside))
     except (ReadError, ObjectChangedError):
         return None
     stated = int.from_bytes(contents[16:24], "little", signed=True)

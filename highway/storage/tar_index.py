@@ -6,9 +6,10 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from highway.storage.files import LARGEST_FILE, read_whole, write_whole
 from highway.storage.outages import Outages, ask
 from highway.storage.sniffing import sniff
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 __all__ = [
     "TarIndex",
     "check_format",
@@ -27,6 +31,7 @@ __all__ = [
     "compression_of",
     "indexed",
     "keep_index",
+    "keep_written",
     "kept_index",
     "place_of_index",
     "refused_compression",
@@ -99,6 +104,11 @@ class TarIndex:
         begin = int(self.ends[member - 1]) if member else 0
         return self.text[begin : int(self.ends[member])].tobytes()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of `packed`."""
+        return _HEAD.size + _MEMBER_BYTES * len(self) + len(self.text)
+
     def packed(self) -> bytes:
         """Return the index as the contents of a file."""
         arrays = b"".join(
@@ -115,12 +125,13 @@ class TarIndex:
         return _HEAD.pack(_MAGIC, *head) + arrays
 
     @classmethod
-    def unpacked(cls, path: str, size: int, changed: int, contents: bytes) -> TarIndex | None:
+    def unpacked(cls, path: str, size: int, changed: int, contents: Buffer) -> TarIndex | None:
         """Return the index in the contents of a file; None if it is damaged, or not of this state of the tar."""
+        contents = memoryview(contents)
         if len(contents) < _HEAD.size:
             return None
         magic, *state, count, letters, checksum = _HEAD.unpack_from(contents)
-        arrays = memoryview(contents)[_HEAD.size :]
+        arrays = contents[_HEAD.size :]
         if (magic, state) != (_MAGIC, [size, changed]) or min(count, letters) < 0:
             return None
         if len(arrays) != _MEMBER_BYTES * count + letters:
@@ -129,10 +140,16 @@ class TarIndex:
             return None
         starts, sizes, ends = np.frombuffer(arrays[: 24 * count], "<i8").astype(np.int64).reshape(3, count)
         checks = np.frombuffer(arrays[24 * count : _MEMBER_BYTES * count], "<u4").astype(np.uint32)
-        text = np.frombuffer(arrays[_MEMBER_BYTES * count :], np.uint8)
+        # A view would keep all contents in memory.
+        text = np.frombuffer(arrays[_MEMBER_BYTES * count :], np.uint8).copy()
         # An index in a store may come from anybody.
         inside = (starts >= 0) & (sizes >= 0) & (starts <= size) & (sizes <= size - starts)
-        if not inside.all() or (np.diff(ends, prepend=0) < 0).any() or ends[-1:].sum() != letters:
+        if (
+            not inside.all()
+            or (ends[1:] < ends[:-1]).any()
+            or (ends[:1] < 0).any()
+            or ends[-1:].sum() != letters
+        ):
             return None
         return cls(path, size, changed, starts, sizes, ends, checks, text)
 
@@ -189,12 +206,20 @@ def _indexed(path: str, owner: str, index_dir: str | None) -> TarIndex:
 def keep_index(kept: str, made: TarIndex, owner: str, required: bool) -> None:
     """Write an index to a file; raises WriteError if that fails and is `required`."""
     contents = made.packed()
+    what = f"the index of {made.path!r} is"
+    keep_written(kept, lambda file: file.write(contents), what, owner, required)
+
+
+def keep_written(
+    kept: str, write: Callable[[BinaryIO], object], what: str, owner: str, required: bool
+) -> None:
+    """Write a file of indexes, as `write_whole`; raises WriteError if that fails and is `required`."""
     try:
-        write_whole(kept, lambda file: file.write(contents), owner)
+        write_whole(kept, write, owner)
     except WriteError as error:
         if required:
             raise
-        _logger.info("%s: the index of %r is not kept (use index_dir=FOLDER): %s", owner, made.path, error)
+        _logger.info("%s: %s not kept (use index_dir=FOLDER): %s", owner, what, error)
 
 
 def place_of_index(path: str, index_dir: str | None) -> str:

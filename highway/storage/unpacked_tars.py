@@ -217,7 +217,7 @@ class _Unpacking:
 
     def _object(self, url: str, store: ObjectStore) -> _Packed:
         # It brings OpenSSL with it.
-        from highway.storage.remote_tar_index import number_of
+        from highway.storage.kept_indexes import number_of
 
         found = store.head(url)
         return _Packed(
@@ -291,10 +291,10 @@ class _Unpacking:
         if self._store is None:
             return place_of_index(packed.path, self._index_dir)
         # It brings OpenSSL with it.
-        from highway.storage import remote_tar_index
+        from highway.storage import kept_indexes
 
         where = self._store.where(packed.object.name)
-        return remote_tar_index.place_of_index(where, self._index_dir) if packed.object.etag else ""
+        return kept_indexes.place_of_index(where, self._index_dir) if packed.object.etag else ""
 
 
 class _LocalFile:

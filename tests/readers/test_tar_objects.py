@@ -323,11 +323,12 @@ def many(server, tmp_path):
     return "s3://data/many/t-{00..19}.tar"
 
 
-def test_many_tars_are_listed_instead_of_asked_for_one_by_one(server, make, many):
+def test_many_tars_are_listed_instead_of_asked_for_one_by_one(server, make, many, tmp_path):
     assert sorted(make(many).known_keys(), key=int) == [str(number) for number in range(20)]
     assert server.count(lists=True) == 1 and server.count("HEAD") == 0
     # Of each tar its index and its last header; and the fields of the first sample.
     assert server.count() == 41
+    assert len(os.listdir(tmp_path / "kept")) == 1
     server.requests.clear()
     make(many)
     assert (server.count(lists=True), server.count("HEAD"), server.count()) == (1, 0, 1)

@@ -653,7 +653,7 @@ def test_a_tar_that_is_replaced_between_its_pictures_and_its_fields(tmp_path, mo
     path = one_tar(tmp_path, {"jpg": PICTURE, "cls": b"1"})
     reader = TarReader(path, 1, 8, on_error="skip")
     os.utime(path, ns=(1, 1))
-    monkeypatch.setattr(TarSamples, "check_same", lambda self, indices: None)
+    monkeypatch.setattr(TarSamples, "check_same", lambda self, indices, checked: None)
     with pytest.raises(DatasetError, match="was changed while it was in use"):
         only_batch(reader)
 

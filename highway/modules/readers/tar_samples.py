@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -371,6 +371,11 @@ class TarSamples(Samples):
     def name(self, index: int) -> str:
         return os.fsdecode(self._key_bytes(index))
 
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """Keys of samples."""
+        text = self._text.data
+        return [os.fsdecode(text[first:end].tobytes()) for first, end in self._keys[indices].tolist()]
+
     def begin(self) -> SampleReader:
         return _TarPart(self, self._mask_options, self._upright)
 
@@ -532,11 +537,11 @@ class TarSamples(Samples):
         """Return the tars, to read the small members of some samples."""
         return _OpenTars(self._owner, self._files)
 
-    def check_same(self, indices: NDArray[np.int64]) -> None:
-        """Raise DatasetError if a tar of some samples is not the one that was indexed."""
+    def check_same(self, indices: NDArray[np.int64], checked: Container[int]) -> None:
+        """Raise DatasetError if a tar of some samples, none of those `checked`, is not the one that was indexed."""
         for tar in np.unique(self._tars[indices]).tolist():
             file = self._files[tar]
-            if file.unpacked is not None:
+            if file.unpacked is not None or tar in checked:
                 continue
             try:
                 found = os.stat(file.path)
@@ -657,6 +662,11 @@ class _OpenTars(_Opened):
             os.close(file)
         self._open.clear()
 
+    @property
+    def checked(self) -> Container[int]:
+        """Tars that were opened, and were those that were indexed then."""
+        return self._open.keys()
+
     def read(self, tar: int, start: int, size: int) -> bytes:
         _check_size(size)
         try:
@@ -680,10 +690,15 @@ class _OpenTars(_Opened):
     def _file(self, tar: int) -> int:
         if tar not in self._open:
             opened = self._files[tar]
-            self._open[tar] = file = os.open(opened.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            if opened.unpacked is None:
-                index = opened.index
-                check_same(self._owner, index.path, index.size, index.changed, os.fstat(file))
+            file = os.open(opened.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                if opened.unpacked is None:
+                    index = opened.index
+                    check_same(self._owner, index.path, index.size, index.changed, os.fstat(file))
+            except BaseException:
+                os.close(file)
+                raise
+            self._open[tar] = file
         return self._open[tar]
 
 
@@ -703,9 +718,10 @@ class _TarPart(SampleReader):
         samples = self._samples
         if samples.ranges is None:
             heads = decoder.read_ranges(*samples.places(indices), oriented, turn)
-            samples.check_same(indices)
+            # After the headers of the pictures: these and the fields are of the tars that were indexed.
             with samples.opened() as tars:
                 values, wrong = samples.values(tars, indices, bool((heads[:, 0] == jpeg.STORAGE).any()))
+                samples.check_same(indices, tars.checked)
         else:
             pictures, wrong = samples.taken(indices, turn, self._fetched)
             heads = decoder.read_contents(pictures, oriented, turn)
@@ -753,7 +769,7 @@ class _TarPart(SampleReader):
             raise wrong
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
-        return [self._samples.name(index) for index in indices.tolist()]
+        return self._samples.names(indices)
 
     def labels(self, indices: NDArray[np.int64]) -> NDArray[Any] | None:
         label = self._samples.label
