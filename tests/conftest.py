@@ -37,8 +37,8 @@ MARKED = {
     detection docs docstrings fetching fit floor_plan framework_guides guard_pages gzipped_tars list_reader
     manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging pairs parcels
     paths placement plan policies proportions readme remote_readers remote_tables row_groups
-    same_samples_everywhere seeds selection sheet stats system_packages table_reader tables_benchmark tar_objects
-    tar_sink transform_sheet tuning urls voc weights which_samples wrappers
+    same_samples_everywhere sample_memory seeds selection sheet stats system_packages table_reader tables_benchmark
+    tar_objects tar_sink transform_sheet tuning urls voc weights which_samples wrappers
     """,
     "python": """
     arguments cli construction dataset_processes driver ends folders format_limits network order saver shutdown signal
