@@ -17,8 +17,9 @@ _FEW = 8
 _GAPS = 16
 # What is noted of a sample that was announced.
 _NOTE = 1 << 10
-# Connections take at most this part of the memory, and so do the notes.
-_PART = 1 / 4
+# Parts of the memory that connections and notes take at most; a window of a `TarReader`, a half of it, has room beside.
+_CONNECTIONS = 1 / 4
+_NOTES = 1 / 8
 
 
 class SampleMemory:
@@ -43,12 +44,12 @@ class SampleMemory:
         self.used = self.most_used = 0
         self._active = self._connections = 0
         self._cost = float(_cost(_TYPICAL))
-        self._part = _PART * max_bytes
+        self._for_connections, self._for_notes = _CONNECTIONS * max_bytes, _NOTES * max_bytes
 
     def may_connect(self) -> bool:
         """Return whether one more request may be made at the same time."""
         wanted = self._active + 1
-        return wanted <= max(self._connections, self._part / self._cost, _FEW)
+        return wanted <= max(self._connections, self._for_connections / self._cost, _FEW)
 
     def has_room(self, nbytes: int, noted: int) -> bool:
         """Return whether so many bytes may be asked for.
@@ -63,8 +64,8 @@ class SampleMemory:
             return True
         after = self.used + nbytes
         # Their buffers may have grown since they were made.
-        connections = min(max(self._connections, self._active + 1) * self._cost, self._part)
-        notes = min(noted * _NOTE, self._part)
+        connections = min(max(self._connections, self._active + 1) * self._cost, self._for_connections)
+        notes = min(noted * _NOTE, self._for_notes)
         return after + after // _GAPS + connections + notes <= self._max_bytes
 
     def begin(self, nbytes: int) -> None:
