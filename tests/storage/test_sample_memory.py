@@ -64,7 +64,7 @@ def test_notes_leave_room_for_samples():
     for _ in range(few):
         memory.end()
     assert memory.has_room(MIB, noted=10**6)
-    assert memory.has_room(2 * MIB, noted=0) and not memory.has_room(2 * MIB, noted=10**6)
+    assert memory.has_room(5 * MIB // 2, noted=0) and not memory.has_room(5 * MIB // 2, noted=10**6)
 
 
 GROWTH = """
