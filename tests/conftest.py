@@ -37,9 +37,9 @@ MARKED = {
     docstrings epoch_lengths fetching fit floor_plan framework_guides groups guard_pages gzipped_tars kept_indexes
     list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging pairs
     parcels paths placement plan policies proportions readme remote_readers remote_tables row_groups
-    same_samples_everywhere schedules seeds selection shape_schedules sheet stats system_packages table_reader
-    tables_benchmark tar_objects tar_sink token_batches transform_sheet tuning urls views voc weights which_samples
-    wrappers
+    same_samples_everywhere sample_memory schedules seeds selection shape_schedules sheet stats system_packages
+    table_reader tables_benchmark tar_objects tar_sink token_batches transform_sheet tuning urls views voc weights
+    which_samples wrappers
     """,
     "python": """
     arguments cli construction dataset_processes driver ends folders format_limits network order saver shutdown signal

@@ -26,6 +26,7 @@ from highway.storage.files import LARGEST_FILE
 from highway.storage.objects import UNKNOWN, Object
 from highway.storage.ranges import PREFETCH_BYTES, Ranges
 from highway.storage.requests import Priority, Requests
+from highway.storage.sample_memory import SampleMemory
 from highway.storage.write_behind import Place, WriteBehind
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ __all__ = ["Fetcher"]
 # Ranges of one object with no more bytes between them are fetched together, up to so many bytes.
 _GAP = 64 << 10
 _LARGEST_REQUEST = 8 << 20
+# As many of these fit into the window at least.
+_REQUESTS_IN_WINDOW = 4
 # Seconds between two looks whether the thread still runs.
 _LOOK = 0.5
 # Longest wait of `close` for the thread, and of the thread for its requests, in seconds.
@@ -52,8 +55,8 @@ class Fetcher:
     """Fetches ranges before they are needed; one for each run of a source.
 
     `announce` says what is needed next, `take` returns it, and waits if it is not there yet. What is fetched or asked
-    for but not taken has at most `max_bytes`; a single range may have more. Samples are fetched in the order of their
-    tickets. What was not announced, `take` fetches at once.
+    for but not taken needs at most `max_bytes`, as `SampleMemory` counts; a single range may need more. Samples are
+    fetched in the order of their tickets. What was not announced, `take` fetches at once.
 
     Parameters
     ----------
@@ -335,7 +338,8 @@ class _Window:
         self, owner: str, ranges: Ranges, max_bytes: int, most: int, cache: WriteBehind | None
     ) -> None:
         self._owner, self._ranges, self._cache = owner, ranges, cache
-        self._max_bytes, self._most = max_bytes, most
+        self._memory, self._most = SampleMemory(max_bytes), most
+        self._longest = min(_LARGEST_REQUEST, max_bytes // _REQUESTS_IN_WINDOW)
         self._requests = Requests(ranges.store, most, self._reserve)
         self._known: dict[int, Object] = {}
         self._entries: dict[int, _Entry] = {}
@@ -349,7 +353,6 @@ class _Window:
         self._takers: set[_Taker] = set()
         self._end: asyncio.Future[None] | None = None
         self._stopped = self._finishing = False
-        self._used = self._most_used = 0
         self._fetched = self._cached = self._evicted = 0
         # Called with each sample that was announced and released.
         self.released: Callable[[int], object] = lambda index: None
@@ -362,8 +365,8 @@ class _Window:
             "hedged": made.hedged,
             "fetched": self._fetched,
             "cached": self._cached,
-            "held": self._used,
-            "most_held": self._most_used,
+            "held": self._memory.used,
+            "most_held": self._memory.most_used,
             "evicted": self._evicted,
             "waiting": sum(not taker.over for taker in [*self._takers]),
         }
@@ -476,7 +479,7 @@ class _Window:
                 stop = self._known[number].size
             entry = self._entries[index] = _Entry(index, start, stop, ticket)
             new.append((number, entry, place))
-        for request in _joined(new, ticket):
+        for request in _joined(new, ticket, self._longest):
             self._push(request)
 
     def _push(self, request: _Request, *, urgent: bool = False) -> None:
@@ -520,7 +523,7 @@ class _Window:
     def _let_go(self, request: _Request) -> None:
         del self._held[id(request)]
         if request.write is None:
-            self._used -= request.size
+            self._memory.use(-request.size)
         else:
             request.write.owed, request.write = request.size, None
         request.data = None
@@ -528,15 +531,16 @@ class _Window:
     # Requests
 
     def _reserve(self, nbytes: int) -> bool:
-        """Count bytes as used, if there is room; bytes that are freed are negative."""
-        if nbytes > 0 and self._used + nbytes > self._max_bytes:
+        """Count a hedge, if there is room for it; what was counted is taken back with a negative number."""
+        memory = self._memory
+        if nbytes < 0:
+            memory.use(nbytes)
+            memory.end()
+            return True
+        if not (memory.may_connect() and memory.has_room(nbytes, len(self._entries))):
             return False
-        self._use(nbytes)
+        memory.begin(nbytes)
         return True
-
-    def _use(self, nbytes: int) -> None:
-        self._used += nbytes
-        self._most_used = max(self._most_used, self._used)
 
     def _pump(self) -> None:
         """Make the requests that are next, as far as there is room."""
@@ -545,6 +549,8 @@ class _Window:
             if request.state != "waits" or not request.entries:
                 heapq.heappop(self._heap)
                 continue
+            if not self._memory.may_connect():
+                return
             if not patient and not self._has_room(request):
                 self._evict(request)
             if not self._has_room(request):
@@ -553,7 +559,7 @@ class _Window:
             self._ask(request)
 
     def _has_room(self, request: _Request) -> bool:
-        return not self._used or self._used + request.size <= self._max_bytes
+        return self._memory.has_room(request.size, len(self._entries))
 
     def _evict(self, wanted: _Request) -> None:
         """Drop what is held for the latest tickets, and fetch it again later, until a request has room."""
@@ -571,13 +577,14 @@ class _Window:
 
     def _ask(self, request: _Request) -> None:
         request.state = "asked"
-        self._use(request.size)
+        self._memory.begin(request.size)
         task = asyncio.get_running_loop().create_task(self._answered(request))
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._memory.end()
         if task.cancelled() or self._finishing:
             return
         self._report(task.exception())
@@ -673,7 +680,7 @@ class _Window:
 
     def _written(self, done: asyncio.Future[None], request: _Request, write: _Write) -> None:
         self._writes.discard(done)
-        self._used -= write.owed
+        self._memory.use(-write.owed)
         if request.write is write:
             request.write = None
         if not done.cancelled():
@@ -684,15 +691,15 @@ class _Window:
             self.stop()
 
     def _fail(self, request: _Request, error: HighwayError) -> None:
-        self._used -= request.size
+        self._memory.use(-request.size)
         request.state, request.error = "failed", error
         for entry in list(request.entries.values()):
             if entry.waiters:
                 self._deliver(entry)
 
 
-def _joined(new: Iterable[tuple[int, _Entry, int]], ticket: int) -> list[_Request]:
-    """Requests for samples, given as (number of the object, entry, place in the announcement)."""
+def _joined(new: Iterable[tuple[int, _Entry, int]], ticket: int, longest: int) -> list[_Request]:
+    """Requests of up to `longest` bytes for samples: (number of the object, entry, place in the announcement)."""
     requests: list[_Request] = []
     parts: list[_Entry] = []
     number, place, stop = -1, 0, 0
@@ -708,7 +715,7 @@ def _joined(new: Iterable[tuple[int, _Entry, int]], ticket: int) -> list[_Reques
             and known
             and object_number == number
             and entry.start <= stop + _GAP
-            and max(stop, entry.stop) - parts[0].start <= _LARGEST_REQUEST
+            and max(stop, entry.stop) - parts[0].start <= longest
         ):
             parts.append(entry)
             place, stop = min(place, at), max(stop, entry.stop)

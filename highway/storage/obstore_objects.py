@@ -44,6 +44,8 @@ _CLIENT = {
 _PATIENCE, _SLOWEST = 20.0, 256 << 10
 # The same for a page of a listing, whose size is not known; a web server gives all of its listing at once.
 _PAGE_SECONDS, _WEB_SECONDS = 60, 600
+# Most bytes of the buffer that a connection reads into.
+_BUFFER = 416 << 10
 # Statuses of the class 4xx that may pass: Request Timeout, Too Early, Too Many Requests.
 _PASSING = (408, 425, 429)
 _NOT_IMPLEMENTED = 501
@@ -205,6 +207,9 @@ class ObstoreObjects(ObjectStore):
             )
             self.check(object, found.meta["size"], found.meta["e_tag"] or "")
             body: Buffer = await found.bytes_async()
+            if len(memoryview(body)) <= _BUFFER:
+                # It may be a part of the buffer of its connection, and keep all of that in memory.
+                body = bytes(body)
         except HighwayError:
             raise
         except Exception as error:

@@ -1,6 +1,7 @@
 """Decoders of a crew make one batch after the other together."""
 
 import gc
+import io
 import os
 import threading
 from functools import partial
@@ -10,6 +11,7 @@ import pytest
 from concurrency import Task
 from decoding import decode_into
 from pictures import jpeg_bytes, photograph
+from PIL import Image
 
 from highway._core.jpeg import codec as jpeg
 from highway.errors import QueueClosed
@@ -188,18 +190,73 @@ def test_a_file_that_changes_between_its_header_and_its_pixels(tmp_path):
     path = tmp_path / "picture.jpg"
     decoder = jpeg.BatchDecoder()
     for change, message in (
-        (lambda: path.write_bytes(jpeg_bytes(photograph(30, 40))), "30 x 40 pixels, before it had 50 x 60"),
+        (lambda: path.write_bytes(jpeg_bytes(photograph(30, 40))), "30 x 40 pixels, before it had 250 x 300"),
         (lambda: path.write_bytes(b"nothing"), "does not begin like a JPEG"),
         (lambda: path.write_bytes(b""), "empty"),
         (path.unlink, "No such file"),
     ):
-        path.write_bytes(jpeg_bytes(photograph(50, 60)))
-        assert decoder.read([os.fsencode(path)]).tolist() == [[jpeg.OK, 50, 60]]
+        path.write_bytes(jpeg_bytes(photograph(250, 300)))
+        assert decoder.read([os.fsencode(path)]).tolist() == [[jpeg.OK, 250, 300]]
+        # A small file is read as a whole for its header.
+        assert path.stat().st_size > 4096
         change()
         out = np.zeros((1, 10, 10, 3), np.uint8)
-        (status,) = decode_into(decoder, [0], [(0, 0, 60, 50)], [(0, 0, 10, 10)], 2, False, [0], out)
+        (status,) = decode_into(decoder, [0], [(0, 0, 300, 250)], [(0, 0, 10, 10)], 2, False, [0], out)
         assert status in (jpeg.BAD_FILE, jpeg.NO_FILE)
         assert message in decoder.message(0)
+
+
+@pytest.mark.parametrize("format", ["PNG", "WebP", "JPEG"])
+def test_a_file_that_is_read_for_its_header_is_kept_for_its_pixels(tmp_path, format):
+    contents = io.BytesIO()
+    photograph(50, 60).save(contents, format)
+    path, decoder = tmp_path / "picture", jpeg.BatchDecoder()
+    places = [0], [(0, 0, 60, 50)], [(0, 0, 60, 50)], 2, False, [0]
+    expected, out = np.zeros((2, 1, 50, 60, 3), np.uint8)
+    assert decoder.read_contents([contents.getvalue()]).tolist() == [[jpeg.OK, 50, 60]]
+    assert decode_into(decoder, *places, expected) == [jpeg.OK]
+    path.write_bytes(contents.getvalue())
+    # Twice: the bytes of a read that was not finished are freed.
+    for _ in range(2):
+        assert decoder.read([os.fsencode(path)]).tolist() == [[jpeg.OK, 50, 60]]
+    path.unlink()
+    assert decode_into(decoder, *places, out) == [jpeg.OK]
+    np.testing.assert_array_equal(out, expected)
+    # Once: it is not kept after that.
+    assert decode_into(decoder, *places, out) == [jpeg.NO_FILE]
+    decoder.close()
+
+
+def test_a_file_that_is_read_for_its_header_is_kept_for_another_decoder(tmp_path):
+    path, decoder = tmp_path / "picture.gif", jpeg.BatchDecoder()
+    path.write_bytes(b"GIF89a and so on")
+    assert decoder.read([os.fsencode(path)])[0, 0] == jpeg.NOT_JPEG
+    path.unlink()
+    assert decoder.contents(0) == b"GIF89a and so on"
+    assert decoder.contents(0) is None and "No such file" in decoder.message(0)
+    decoder.close()
+
+
+def test_files_that_are_kept_for_their_pixels_have_a_limit(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (550, 600, 3), np.uint8)).save(
+        tmp_path / "0.png"
+    )
+    size = (tmp_path / "0.png").stat().st_size
+    paths = [os.fsencode(tmp_path / f"{number}.png") for number in range(20)]
+    for path in paths[1:]:
+        os.link(paths[0], path)
+    decoder = jpeg.BatchDecoder()
+    assert (decoder.read(paths)[:, 0] == jpeg.OK).all()
+    for path in paths:
+        os.unlink(path)
+    count, out = len(paths), np.zeros((20, 8, 8, 3), np.uint8)
+    rows = np.arange(count)
+    statuses = decode_into(
+        decoder, rows, [(0, 0, 600, 550)] * count, [(0, 0, 8, 8)] * count, 2, False, rows, out
+    )
+    kept = (16 << 20) // size
+    assert statuses == [jpeg.OK] * kept + [jpeg.NO_FILE] * (count - kept) and 0 < kept < count
+    decoder.close()
 
 
 def test_headers_that_are_longer_than_what_is_read_first(tmp_path):

@@ -243,7 +243,8 @@ def test_nobody_waits_for_the_disk(server, cache, fetchers, disk):
 
 
 def test_what_waits_for_the_disk_is_bounded(server, cache, disk):
-    limit = 6 * len(BODIES[-1])
+    # Four bodies, and what their connections and the notes cost.
+    limit = 12 * len(BODIES[-1])
     fetcher = Fetcher("Reader", pictures(server), max_bytes=limit, cache=cache)
     server.requests.clear()
     fetcher.announce(0, np.arange(COUNT))

@@ -107,7 +107,8 @@ def test_a_sample_announced_twice_is_fetched_once(server, make):
 
 
 def test_what_is_released_frees_its_room(server, make):
-    fetcher = make(max_bytes=5000)
+    # Room for two of them, with what a connection and notes cost.
+    fetcher = make(max_bytes=9000)
     fetcher.announce(0, ALL[:2])
     eventually(lambda: server.count() == 2)
     fetcher.announce(1, ALL[2:4])

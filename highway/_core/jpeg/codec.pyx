@@ -97,6 +97,7 @@ cdef extern from "crew.h" nogil:
         const char *path
         hw_range range
         const uint8_t *bytes
+        uint8_t *kept
         size_t size
         int status
         hw_picture picture
@@ -125,6 +126,7 @@ cdef extern from "crew.h" nogil:
         hw_decoders *decoders
         hw_buffer file
 
+    void hw_sample_release(hw_sample *sample)
     hw_crew *hw_crew_new()
     void hw_crew_free(hw_crew *crew)
     void hw_crew_resize(hw_crew *crew, int change)
@@ -394,6 +396,7 @@ cdef class BatchDecoder:
         if self.worker.decoders is NULL:
             return
         hw_crew_leave(self.crew.crew, &self.job)
+        self._release()
         hw_crew_resize(self.crew.crew, -1)
         hw_decoders_free(self.worker.decoders)
         self.worker.decoders = NULL
@@ -545,16 +548,26 @@ cdef class BatchDecoder:
 
     cdef int _make_room(self, Py_ssize_t n) except -1:
         cdef hw_sample *grown
+        cdef Py_ssize_t i
         self._check()
         self.leave()
+        self._release()
         self.count = 0
         if n > self.capacity:
             grown = <hw_sample *> PyMem_RawRealloc(self.job.samples, n * sizeof(hw_sample))
             if grown is NULL:
                 raise MemoryError(f"BatchDecoder: no memory for {n} samples")
             self.job.samples = grown
+            for i in range(self.capacity, n):
+                grown[i].kept = NULL
             self.capacity = n
         return 0
+
+    cdef void _release(self) noexcept:
+        """Free what the samples of the last read keep."""
+        cdef Py_ssize_t i
+        for i in range(self.capacity):
+            hw_sample_release(&self.job.samples[i])
 
     cdef _read_heads(self, Py_ssize_t n, bint oriented, int64_t turn):
         cdef Py_ssize_t i
@@ -587,6 +600,10 @@ cdef class BatchDecoder:
         cdef int status
         if sample.path is NULL:
             return None if self.files[i] is None else bytes(self.files[i])
+        if sample.kept is not NULL:
+            found = PyBytes_FromStringAndSize(<const char *> sample.kept, <Py_ssize_t> sample.size)
+            hw_sample_release(sample)
+            return found
         with nogil:
             status = hw_file_read(
                 sample.path, sample.range, self.job.max_bytes, &self.worker.file, &size, sample.message

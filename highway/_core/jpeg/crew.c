@@ -18,6 +18,11 @@ enum { OPEN_FILES = 16 };
 /* Maximum memory for pictures decoded before their images exist. */
 #define AHEAD_BYTES ((size_t)8 << 20)
 
+/* Maximum memory for files that were read as a whole for their headers, of each and of those of a job: they
+ * are not read once more for their pixels. */
+#define KEPT_FILE ((size_t)1 << 20)
+#define KEPT_BYTES ((size_t)16 << 20)
+
 /* Pictures of a job per worker, on average. */
 enum { PICTURES_EACH = 16 };
 
@@ -111,7 +116,22 @@ static hw_job *to_help(const hw_crew *crew) {
 
 /* ---- pictures ---- */
 
-static int read_header(const hw_job *job, hw_sample *sample, int file, size_t file_size, hw_worker *worker) {
+void hw_sample_release(hw_sample *sample) {
+    free(sample->kept);
+    sample->kept = NULL;
+}
+
+/* Keeps a file for its pixels if there is room; otherwise it is read again. */
+static void keep(hw_job *job, hw_sample *sample, const uint8_t *bytes, size_t size) {
+    if (size > KEPT_FILE || job->kept_bytes + size > KEPT_BYTES) return;
+    sample->kept = malloc(size);
+    if (!sample->kept) return;
+    memcpy(sample->kept, bytes, size);
+    sample->size = size;
+    job->kept_bytes += size;
+}
+
+static int read_header(hw_job *job, hw_sample *sample, int file, size_t file_size, hw_worker *worker) {
     size_t wanted = file_size < HEADER_BYTES ? file_size : HEADER_BYTES, got;
     for (;;) {
         int status = hw_file_take(file, sample->range, wanted, &worker->file, &got, sample->message);
@@ -119,6 +139,8 @@ static int read_header(const hw_job *job, hw_sample *sample, int file, size_t fi
         /* A file that was shortened meanwhile counts with its current size. */
         status = hw_picture_inspect(worker->file.bytes, got, got < wanted ? got : file_size, job->oriented,
                                     job->max_pixels, &sample->picture, sample->message);
+        const int useful = status == HW_OK || status == HW_NOT_JPEG || status == HW_REFUSED;
+        if (useful && got == file_size) keep(job, sample, worker->file.bytes, got);
         if (status != HW_MORE) return status;
         wanted = file_size / 8 > wanted ? wanted * 8 : file_size;
     }
@@ -155,8 +177,9 @@ static void mark_untried(hw_sample *sample) {
     sample->status = HW_UNTRIED;
 }
 
-static int read_headers(hw_crew *crew, const hw_job *job, hw_worker *worker, int count) {
+static int read_headers(hw_crew *crew, hw_job *job, hw_worker *worker, int count) {
     int storage_failed = 0;
+    job->kept_bytes = 0;
     for (int first = 0, n; first < count; first += n) {
         if (is_closed(crew)) return -1;
         int files[OPEN_FILES];
@@ -217,12 +240,15 @@ static void decode_file(const hw_job *job, hw_sample *sample, hw_worker *worker,
 
 /* Decodes one picture into an image for each view. */
 static void decode(const hw_job *job, hw_sample *sample, hw_worker *worker, const hw_image *images) {
+    const uint8_t *bytes = sample->kept ? sample->kept : sample->bytes;
     const hw_views views = {sample->targets, images, job->views};
-    if (sample->path)
+    if (sample->path && !sample->kept)
         decode_file(job, sample, worker, &views);
     else
-        sample->status = hw_picture_decode(worker->decoders, sample->bytes, sample->size, &sample->picture,
-                                           &views, sample->message);
+        sample->status = hw_picture_decode(worker->decoders, bytes, sample->size, &sample->picture, &views,
+                                           sample->message);
+    /* Another decoder may need a file that was refused. */
+    if (sample->status != HW_REFUSED) hw_sample_release(sample);
 }
 
 static hw_image image_of(const hw_job *job, const hw_sample *sample, int view) {

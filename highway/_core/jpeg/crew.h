@@ -25,8 +25,9 @@ typedef struct {
     const char *path;     /* of the file; NULL if its bytes are in memory */
     hw_range range;       /* of the file */
     const uint8_t *bytes; /* the bytes; unchanged until the job has left */
-    size_t size;
-    int status; /* enum hw_status */
+    uint8_t *kept; /* those of a file that was read as a whole for its header; NULL if there are none */
+    size_t size;   /* of `bytes` or `kept` */
+    int status;    /* enum hw_status */
     hw_picture picture;
     hw_target *targets; /* of its views */
     ptrdiff_t slot;     /* index of its image in each array of images */
@@ -48,6 +49,7 @@ typedef struct hw_job {
     int oriented;
     hw_buffer ahead[HW_AHEAD];
     int ahead_count;
+    size_t kept_bytes; /* of all samples */
     /* ---- */
     int joined, open;   /* is in the list; has images */
     int next, done;     /* counts of chosen samples: begun, finished */
@@ -62,6 +64,9 @@ typedef struct {
     hw_decoders *decoders;
     hw_buffer file;
 } hw_worker;
+
+/* Frees the bytes that a sample keeps, if any. */
+void hw_sample_release(hw_sample *sample);
 
 hw_crew *hw_crew_new(void);
 void hw_crew_free(hw_crew *crew);
