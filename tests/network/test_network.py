@@ -942,9 +942,9 @@ def test_data_machine_does_not_come_back(machines):
         found = [pipeline.dequeue(timeout=LIMIT) for _ in range(5)]
         assert gate.entered.wait(LIMIT)
         gate.interrupt()
-    with pytest.raises(
-        PeerLostError, match=r"missing: epoch 0: stream 0: batch [5-9]\d* and the following ones"
-    ):
+    # The end of the epoch needs no work: it may arrive before the batches that are missing.
+    missing = r"(batch \d+ and the following ones|\d+ of 18 batches, the first is \d+)"
+    with pytest.raises(PeerLostError, match=f"missing: epoch 0: stream 0: {missing}"):
         found.extend(pipeline.forever())
 
 

@@ -364,7 +364,7 @@ def test_a_data_set_that_changes_its_length():
         pipeline.dequeue()
         dataset.count = 5
         with pytest.raises(ContractError, match="has 5 samples now, and had 11"):
-            list(zip(range(20), pipeline.forever(), strict=False))
+            list(zip(range(200), pipeline.forever(), strict=False))
 
 
 class Frame:

@@ -148,7 +148,8 @@ class Augmentations(Stage):
         self.image_dtype = "uint8" if before is None else before.image_dtype
         steps = [step for step in with_inner(self._row) if step.needs_images]
         _check_bits(steps, self.image_dtype)
-        bits = np.dtype(self.image_dtype)
+        # Shapes do not depend on it; NumPy has no bfloat16.
+        bits = np.dtype("uint16" if self.image_dtype == "bfloat16" else self.image_dtype)
         self.image_shape = None if shape is None else self._steps.out_shape(shape, bits)
         # Now, not when the epoch begins that has the shape.
         shapes = [self._steps.out_shape(one, bits) for one in (() if before is None else before.image_shapes)]
