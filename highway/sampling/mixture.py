@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from highway.sampling.position import Position
 from highway.sampling.proportions import Pattern, pattern_of
 from highway.sampling.sampler import Sampler
 from highway.sampling.schedules import BatchSize
+from highway.sampling.turns import Sections, Turns
 
 __all__ = ["ConcatSampler", "MixSampler"]
 
@@ -114,8 +115,8 @@ class MixSampler(ConcatSampler):
     ----------
     members : sequence of Sampler
         Orders of the sources, each of a world of 1.
-    weights : sequence of float (K,), or callable
-        A callable gets the epoch and returns them.
+    weights : sequence of float (K,), callable, or mapping of int to sequence of float (K,)
+        A callable gets the epoch and returns them; a mapping has them from a number of samples on.
     stop : "first", "all" or int
         Where an epoch ends: when the first source has no sample left, when each source has had all of its samples, or
         after so many samples.
@@ -151,8 +152,14 @@ class MixSampler(ConcatSampler):
                 )
         return pattern
 
-    def pattern(self, epoch: int) -> Pattern:
+    def pattern(self, epoch: int) -> Pattern | Sections:
         """Return the turns of the sources in an epoch."""
+        if self._turns is not None:
+            return self._turns.of(epoch, self.size)
+        return self._whole_pattern(epoch)
+
+    def _whole_pattern(self, epoch: int) -> Pattern:
+        """Return the turns in an epoch, where the weights do not change within it."""
         if self._weights is None:
             assert self._constant is not None
             return self._constant
@@ -163,12 +170,20 @@ class MixSampler(ConcatSampler):
         if self.exact not in ("batch", "stream"):
             raise ArgumentError(f"{self._owner}: exact is {self.exact!r}; expected 'batch' or 'stream'")
         self._weights: Callable[[int], Any] | None = weights if callable(weights) else None
-        self._constant = (
-            None if callable(weights) else self._pattern("weights", weights, self.batch_sizes.stages)
-        )
+        self._turns: Turns | None = None
+        self._constant: Pattern | None = None
+        if isinstance(weights, Mapping):
+            self._turns = Turns(self._owner, weights, len(self.members))
+            if self.exact == "batch":
+                raise ArgumentError(
+                    f"{self._owner}: weights changes after numbers of samples, and exact is 'batch'; expected "
+                    "exact='stream', or a function of the epoch"
+                )
+        elif self._weights is None:
+            self._constant = self._pattern("weights", weights, self.batch_sizes.stages)
         if not isinstance(stop, str):
             size = whole(self._owner, "stop", stop, 1, 2**31)
-            length = self.pattern(0).length
+            length = 1 if self._turns is not None else self._whole_pattern(0).length
             if self.exact == "batch" and size % length:
                 raise ArgumentError(
                     f"{self._owner}: stop is {size} samples; with exact='batch' expected a multiple of {length}, the "
@@ -181,7 +196,7 @@ class MixSampler(ConcatSampler):
             )
         if self._constant is None:
             raise ArgumentError(
-                f"{self._owner}: stop is {stop!r}, and weights is a function of the epoch; expected the number of "
+                f"{self._owner}: stop is {stop!r}, and weights is not the same for all epochs; expected the number of "
                 "samples of an epoch, since all epochs have as many batches"
             )
         pattern, sizes = self._constant, [member.size for member in self.members]
@@ -203,7 +218,8 @@ class MixSampler(ConcatSampler):
         return whole(self._owner, "number of samples of an epoch", size, 1, 2**31)
 
     def planned(self, epoch: int = 0) -> dict[str, Any]:
-        return {"stop": self.size, "exact": self.exact, "weights": self.pattern(epoch).parts.tolist()}
+        weights = self._whole_pattern(epoch).parts.tolist() if self._turns is None else self._turns.state
+        return {"stop": self.size, "exact": self.exact, "weights": weights}
 
     def _of_shard(self, shard: object, owner: str) -> Sampler:
         return MixSampler(self.members, *self._given, self.batch_size, **self._options(shard, owner))
@@ -242,7 +258,7 @@ class MixSampler(ConcatSampler):
         full = numbered + (self.size - position) // step
         found = []
         if first < min(last, full):
-            pattern = self.pattern(epoch)
+            pattern = self._whole_pattern(epoch)
             rows = np.arange((min(last, full) - first) * size)
             steps, rows = np.divmod(rows, size)
             repetitions, inside = np.divmod(rows, pattern.length)

@@ -31,11 +31,15 @@ def schedule(epoch):
     return [(3, 1, 1), (1, 1, 0), (1, 2, 2)][epoch % 3]
 
 
+# Within the first epochs of 77 samples, at the end of one, and for a single sample.
+SECTIONS = {0: (3, 1, 1), 30: (1, 1, 0), 77: (1, 2, 2), 120: (1, 0, 0), 121: (2, 1, 1)}
+
 MIXES = {
     "first": ((3, 1, 1), "first", "stream"),
     "all": ((3, 1, 1), "all", "stream"),
     "samples": ((0.5, 0.25, 0.25), 83, "stream"),
     "schedule": (schedule, 77, "stream"),
+    "sections": (SECTIONS, 77, "stream"),
     "batch first": ((3, 1, 1), "first", "batch"),
     "batch all": ((3, 1, 1), "all", "batch"),
     "batch samples": ((3, 1, 1), 145, "batch"),
@@ -130,6 +134,23 @@ def test_a_schedule_changes_the_proportions():
         assert (np.abs(counts - shares * 77) <= 1).all()
 
 
+def test_weights_change_after_a_number_of_samples():
+    order = make("sections", 5)
+    for epoch in range(3):
+        members_at = order.members_of(numbers_of(whole("sections", epoch)))
+        for start, end in zip(SECTIONS, [*list(SECTIONS)[1:], 10**6], strict=True):
+            weights = np.array(SECTIONS[start])
+            section = members_at[max(0, start - 77 * epoch) : max(0, end - 77 * epoch)]
+            for first in range(max(0, len(section) - weights.sum() + 1)):
+                counts = np.bincount(section[first : first + weights.sum()], minlength=3)
+                assert (np.abs(counts - weights) <= 1).all()
+            shares = len(section) * weights / weights.sum()
+            assert (np.abs(np.bincount(section, minlength=3) - shares) <= 1).all()
+    assert (whole("sections", 4) >> 32).any()
+    state = order.planned(1)["weights"]
+    assert state == order.planned(7)["weights"] == [[start, [*parts]] for start, parts in SECTIONS.items()]
+
+
 def test_threads_ask_for_an_epoch_at_once():
     """Pipelines and replays of one mixture share its order."""
     both = threading.Barrier(2)
@@ -202,7 +223,13 @@ def test_skips_leave_ranks_alike():
             "stop is 144 samples; .* a multiple of 5, the sum of the weights, such as 145",
         ),
         (((40, 1, 1), "first", "batch", 42), "a source has fewer samples than its weight"),
-        ((schedule, "all", "stream", 5), "stop is 'all', and weights is a function of the epoch"),
+        ((schedule, "all", "stream", 5), "stop is 'all', and weights is not the same for all epochs"),
+        ((SECTIONS, "all", "stream", 5), "stop is 'all', and weights is not the same for all epochs"),
+        ((SECTIONS, 75, "batch", 5), "changes after numbers of samples, and exact is 'batch'"),
+        (({}, 75, "stream", 5), "without weights for the first sample"),
+        (({5: (1, 1, 1)}, 75, "stream", 5), "without weights for the first sample"),
+        (({0: (1, 1, 1), 0.5: (1, 1, 1)}, 75, "stream", 5), "a number of samples in weights is 0.5"),
+        (({0: (1, 1, 1), 9: (1, 1)}, 75, "stream", 5), r"weights\[9\] has 2 numbers"),
         (((1, 1), "all", "stream", 5), "weights has 2 numbers"),
         ((lambda epoch: (0, 0, 0), 5, "stream", 5), r"weights\(0\) sums to 0"),
     ],

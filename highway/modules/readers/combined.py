@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import tee
 from typing import Any, Literal, NamedTuple
@@ -379,18 +379,19 @@ class Mix(_Combined):
     sources : sequence of reader
         With the same batch size, fields, dtypes, shapes and classes; without `epochs`, `shard`, `drop_last` and
         `workers`.
-    weights : sequence of float (K,) or callable, optional
-        One number of 0 or more for each source; by default all alike. A function gets the epoch and returns them. Whole
-        numbers and decimals hold exactly, if the smallest whole numbers in these proportions sum to 65536 or less;
-        other weights are rounded to parts of 1/4096.
+    weights : sequence of float (K,), callable, or mapping of int to sequence of float (K,), optional
+        One number of 0 or more for each source; by default all alike. A function gets the epoch and returns them. A
+        mapping such as ``{0: (3, 1), 10_000: (1, 1)}`` has those that hold from a number of samples on, counted from
+        the start of the training on all ranks. Whole numbers and decimals hold exactly, if the smallest whole numbers
+        in these proportions sum to 65536 or less; other weights are rounded to parts of 1/4096.
     stop : "first", "all" or int
         End of an epoch: "first" before the first source would begin again; "all" when each source has had all of its
         samples, the others some more than once; a number after so many samples on all ranks together, which is needed
-        where `weights` is a function. Sources with the weight 0 do not count.
+        where `weights` is a function or a mapping. Sources with the weight 0 do not count.
     exact : "stream" or "batch"
         "stream": in any places of the order that are as many as the sum of the weights, each source has its share to
         within one sample. "batch": also each batch of each rank has the exact shares, except the last of an epoch if it
-        is not full; the batch size is then a multiple of the sum of the weights.
+        is not full; the batch size is then a multiple of the sum of the weights. Not with a mapping as `weights`.
     epochs, shard, drop_last, workers, queue_size
         As those of the readers.
 
@@ -413,7 +414,10 @@ class Mix(_Combined):
         self,
         sources: Sequence[OrderedSource],
         *,
-        weights: Sequence[float] | Callable[[int], Sequence[float]] | None = None,
+        weights: Sequence[float]
+        | Callable[[int], Sequence[float]]
+        | Mapping[int, Sequence[float]]
+        | None = None,
         stop: Literal["first", "all"] | int = "first",
         exact: Literal["stream", "batch"] = "stream",
         epochs: int | None = None,
