@@ -27,7 +27,9 @@ from highway.modules import (
     ZMQSink,
     ZMQSource,
 )
+from highway.torch.conversion import prepared
 from highway.transforms import (
+    Buckets,
     CenterFit,
     ColorJitter,
     Fit,
@@ -382,6 +384,7 @@ def test_wrong_arguments_of_augmentations(transforms, options, message):
         ({"a": (True, CenterFit(), 3)}, "the number of views of 'a' is True"),
         ({"a": (CenterFit(), 0)}, "the size of 'a' is 0"),
         ({"a": (Resize(3), 3)}, "the fit of 'a' is Resize"),
+        ({"a": (Buckets([(3, 3), (3, 6)]), 3)}, "the fit of 'a' is Buckets"),
         ({"a": (FlipX(), 3)}, "the fit of 'a' is FlipX"),
         ({"a": (CenterFit(4), 3)}, r"the fit of 'a' is CenterFit\(\(4, 4\).*\(3, 3\)"),
         (
