@@ -51,7 +51,8 @@ class Views:
     Raises
     ------
     ArgumentError
-        A name cannot name such a field, a fit is not a `Fit` or is `Buckets` or a `Resize`, or a number is out of range.
+        A name cannot name such a field, a fit is not a `Fit` or is one of `Buckets` and `Resize`, or a number is out of
+        range.
 
     Notes
     -----

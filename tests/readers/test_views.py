@@ -351,7 +351,6 @@ def test_loaders_of_torch_change_only_the_conversion_of_images(folder, on_device
             prepared(pipeline, False, True)
     else:
         assert prepared(pipeline, True, False)[0] is pipeline
-    # It comes after: without the Normalize, its random numbers would be those of another position.
     of_images = Augmentations([ToFloat()])
     source = ImageFileReader(folder, 4, 16, epochs=1)
     (_, values) = prepared([source, of_field, of_images], not on_device, on_device)[1:]
