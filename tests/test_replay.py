@@ -653,6 +653,25 @@ def test_command_prints_and_draws(capsys, training, name):
         assert sheet.width > 100 and len(sheet.getcolors(1 << 20)) > 1000
 
 
+def test_command_undoes_the_normalization_of_the_images_alone(capsys, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    definition = """
+from highway.modules import Augmentations, ListReader
+from highway.transforms import Normalize
+
+keys = [f"class0/{number}.jpg" for number in range(4)]
+reader = ListReader(keys, [0] * 4, 4, 40, root="photos", pairs={"second": keys}, epochs=1)
+plain = [reader, Augmentations([Normalize()])]
+both = [*plain, Augmentations([Normalize(0.1, 0.9)], field="second")]
+"""
+    (tmp_path / "train.py").write_text(definition)
+    for name in ("plain", "both"):
+        arguments = ("--pipeline", f"train.py:{name}", "--epoch", 0, "--step", 0, "-o", f"{name}.png")
+        code, _, errors = run(capsys, "replay", *arguments)
+        assert (code, errors) == (0, "")
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "both.png").read_bytes()
+
+
 def test_command_without_state_and_of_other_ranks(capsys, training):
     code, output, _ = run(capsys, "replay", "--pipeline", "train.py:train", "--global-step", 8)
     assert (code, output.splitlines()[0]) == (0, "Step 1 of epoch 1, rank 0 of 1: 4 samples")

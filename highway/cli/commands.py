@@ -283,12 +283,12 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _steps(stages: Sequence[Module]) -> list[Module | Transform]:
-    """Return the steps on a batch: the transforms, and the stages that have none."""
+    """Return the steps on a batch: the transforms of `images`, and all other stages."""
     from highway.modules import Augmentations
 
     steps: list[Module | Transform] = []
     for stage in stages:
-        steps += stage.transforms if isinstance(stage, Augmentations) else [stage]
+        steps += stage.transforms if isinstance(stage, Augmentations) and stage.field is None else [stage]
     return steps
 
 

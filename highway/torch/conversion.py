@@ -16,7 +16,7 @@ __all__ = ["prepared"]
 
 
 class _Conversion(NamedTuple):
-    """The last conversion of bytes to numbers in some modules, and where it is."""
+    """The last conversion of images from bytes to numbers in some modules, and where it is."""
 
     values: Values
     module: int
@@ -28,7 +28,7 @@ class _Conversion(NamedTuple):
 def _conversion_in(modules: Sequence[Any]) -> _Conversion | None:
     for place in range(len(modules) - 1, -1, -1):
         module = modules[place]
-        if not isinstance(module, Augmentations):
+        if not isinstance(module, Augmentations) or module.field is not None:
             continue
         for step in range(len(module.transforms) - 1, -1, -1):
             values = module.transforms[step]

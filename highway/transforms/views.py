@@ -10,6 +10,7 @@ from highway.arguments import size, whole
 from highway.arguments.signatures import explain_init
 from highway.batch import is_field_name
 from highway.errors import ArgumentError
+from highway.transforms.buckets import Buckets
 from highway.transforms.fit import Fit, Resize
 
 __all__ = ["FieldViews", "Views"]
@@ -50,7 +51,8 @@ class Views:
     Raises
     ------
     ArgumentError
-        A name cannot name such a field, a fit is not a `Fit` or is a `Resize`, or a number is out of range.
+        A name cannot name such a field, a fit is not a `Fit` or is one of `Buckets` and `Resize`, or a number is out of
+        range.
 
     Notes
     -----
@@ -112,8 +114,8 @@ def _checked(name: object, value: Any) -> FieldViews:
     count = whole("Views", f"the number of views of {name!r}", parts[0], 1, MOST_VIEWS) if parts[2:] else None
     fit, side = parts[-2:]
     found = size("Views", f"the size of {name!r}", side)
-    # `Resize` is refused: the height or width of its output may depend on the picture.
-    if not isinstance(fit, Fit) or isinstance(fit, Resize) or fit.size not in (None, found):
+    # The height or width of the output of these depends on the picture.
+    if not isinstance(fit, Fit) or isinstance(fit, (Buckets, Resize)) or fit.size not in (None, found):
         raise ArgumentError(
             f"Views: the fit of {name!r} is {fit!r}; expected CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() "
             f"or a Fit of your own, without a size or with that of the views, {found}"

@@ -27,7 +27,9 @@ from highway.modules import (
     ZMQSink,
     ZMQSource,
 )
+from highway.torch.conversion import prepared
 from highway.transforms import (
+    Buckets,
     CenterFit,
     ColorJitter,
     Fit,
@@ -333,6 +335,31 @@ def test_fields_with_different_transforms(folder):
         np.testing.assert_array_equal(batch.b, ToFloat().apply_images(before.b, None))
 
 
+def test_shapes_of_images_pass_transforms_of_another_field(folder):
+    """What does not fit one of the shapes is refused before the first batch, as without them."""
+    source = ImageFileReader(folder, 4, epochs=1, fit=Buckets([(16, 16), (16, 32)]))
+    with pytest.raises(ArgumentError, match="RandomCrop"):
+        Pipeline([source, Augmentations([ToFloat()], field="x"), Augmentations([RandomCrop((16, 20))])])
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_loaders_of_torch_change_only_the_conversion_of_images(folder, on_device):
+    of_field = Augmentations([Normalize()], field="global")
+    pipeline = Pipeline([reader(folder), of_field])
+    if on_device:
+        with pytest.raises(ArgumentError, match="normalize is 'device', and the transforms do not end in"):
+            prepared(pipeline, False, True)
+    else:
+        assert prepared(pipeline, True, False)[0] is pipeline
+    of_images = Augmentations([ToFloat()])
+    source = ImageFileReader(folder, 4, 16, epochs=1)
+    (_, values) = prepared([source, of_field, of_images], not on_device, on_device)[1:]
+    assert isinstance(values, ToFloat)
+    (made, _, values) = prepared([source, of_images, of_field], True, False)
+    assert isinstance(values, ToFloat)
+    assert [*map(repr, made.given)] == [*map(repr, (source, of_images, of_field))]
+
+
 def test_transforms_that_do_not_find_their_images(folder):
     with pytest.raises(
         FieldError, match=r"needs the field 'images'; the batch has global, local, labels; .*field='x'"
@@ -382,6 +409,7 @@ def test_wrong_arguments_of_augmentations(transforms, options, message):
         ({"a": (True, CenterFit(), 3)}, "the number of views of 'a' is True"),
         ({"a": (CenterFit(), 0)}, "the size of 'a' is 0"),
         ({"a": (Resize(3), 3)}, "the fit of 'a' is Resize"),
+        ({"a": (Buckets([(3, 3), (3, 6)]), 3)}, "the fit of 'a' is Buckets"),
         ({"a": (FlipX(), 3)}, "the fit of 'a' is FlipX"),
         ({"a": (CenterFit(4), 3)}, r"the fit of 'a' is CenterFit\(\(4, 4\).*\(3, 3\)"),
         (

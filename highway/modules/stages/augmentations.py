@@ -137,6 +137,7 @@ class Augmentations(Stage):
         super().follow(before)
         if self.field is not None:
             self.image_shape = None if before is None else before.image_shape
+            self.image_shapes = () if before is None else before.image_shapes
             self.image_dtype = "uint8" if before is None else before.image_dtype
             return
         reader: object = before
