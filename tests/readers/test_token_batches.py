@@ -10,7 +10,7 @@ from concurrency import LIMIT as LIMIT_OF_WAITS
 from highway import replay
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, StateMismatchError
-from highway.modules import Concat, DatasetReader, PadRagged, ZMQSink, ZMQSource
+from highway.modules import Concat, DatasetReader, Filter, PadRagged, ZMQSink, ZMQSource
 from highway.sampling import schedule, tokens
 
 RNG = np.random.default_rng(8)
@@ -64,6 +64,15 @@ def test_no_padded_batch_is_above_the_limit(world, width):
         if step[0].epoch == 0:
             found.update(index for task in step for index in task.indices.tolist())
     assert set(found) == set(range(len(LENGTHS)))
+
+
+def test_filters_do_not_join_batches_of_other_lengths():
+    found = read(
+        reader(), Filter(lambda sample: len(sample["tokens"]) % 3 > 0, refill=False), PadRagged("tokens")
+    )
+    assert max(batch["tokens"].size for batch in found) <= LIMIT
+    with pytest.raises(ArgumentError, match="one group each.*refill=False"):
+        read(reader(), Filter(lambda sample: True), PadRagged("tokens"))
 
 
 def test_batches_have_few_values_that_are_padding():
