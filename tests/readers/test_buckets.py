@@ -294,6 +294,11 @@ def test_random_fits_cover_the_output_at_random_places():
             "sizes is given, and fit is no Buckets",
         ),
         (lambda root: reader(root, sizes=SIZES[:3]), r"sizes has shape \(3, 2\)"),
+        (lambda root: reader(root, sizes=[[1, 2], [3]]), "expected whole numbers of 0 or more"),
+        (
+            lambda root: reader(root, Buckets([(5, 5)], batch_sizes=[1]), batch_size=0),
+            "batch_size is 0",
+        ),
         (lambda root: reader(root, sizes=-SIZES), "whole numbers of 0 or more"),
         (lambda root: reader(root, batch_size=schedule({0: 2, 1: 3})), "with Buckets; expected a number"),
         (lambda root: reader(root, weights=np.ones(len(SIZES))), "weights is given, and batches"),

@@ -226,7 +226,10 @@ class ImageReader(OrderedSource):
         if self._buckets is not None:
             if options["shuffle"] and self._windows() is not None:
                 raise self._refused(
-                    "fit", fit, "another one for data that are read in windows of shards, or window=None"
+                    "fit",
+                    fit,
+                    "another one for data that are read in windows of shards, or data that are shuffled as a whole: "
+                    "tars with window='all', Parquet files with larger window_bytes",
                 )
             assert self.sizes is not None
             grouping = bucket_grouping(self.name, self._buckets, self.sizes, batch_size)

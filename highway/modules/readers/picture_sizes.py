@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments import whole
 from highway.engine import usable_cores
 from highway.errors import ArgumentError
 from highway.sampling.grouping import Grouping, grouping
@@ -31,7 +32,11 @@ def checked_sizes(owner: str, sizes: Any, count: int) -> NDArray[np.int64]:
     ArgumentError
         It is no such array, or has negative numbers.
     """
-    found = np.asarray(sizes)
+    try:
+        found = np.asarray(sizes)
+    except ValueError:
+        # Of rows that differ in length.
+        found = np.zeros(0)
     if found.shape != (count, 2) or found.dtype.kind not in "iu" or found.min() < 0:
         raise ArgumentError(
             f"{owner}: sizes has shape {found.shape} and dtype {found.dtype}; expected whole numbers of 0 or more, "
@@ -95,15 +100,17 @@ def bucket_grouping(
     Raises
     ------
     ArgumentError
-        The batch size is a schedule.
+        The batch size is a schedule, or out of range.
     """
     if isinstance(batch_size, Schedule):
         raise ArgumentError(
             f"{owner}: batch_size is {batch_size!r}, with Buckets; expected a number, or batch_sizes= of Buckets"
         )
+    # Also checked where the buckets have their own.
+    size = whole(owner, "batch_size", batch_size, 1, 2**32)
     known = (sizes > 0).all(axis=1)
     groups = np.zeros(len(sizes), np.int64)
     groups[known] = buckets.nearest(*sizes[known].T)
     groups[~known] = np.argmax(np.bincount(groups[known], minlength=len(buckets.shapes)))
     of_buckets: Any = buckets.batch_sizes
-    return grouping(owner, groups, [batch_size] * len(buckets.shapes) if of_buckets is None else of_buckets)
+    return grouping(owner, groups, [size] * len(buckets.shapes) if of_buckets is None else of_buckets)
