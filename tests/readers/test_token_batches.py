@@ -71,7 +71,7 @@ def test_filters_do_not_join_batches_of_other_lengths():
         reader(), Filter(lambda sample: len(sample["tokens"]) % 3 > 0, refill=False), PadRagged("tokens")
     )
     assert max(batch["tokens"].size for batch in found) <= LIMIT
-    with pytest.raises(ArgumentError, match="one group each.*refill=False"):
+    with pytest.raises(ArgumentError, match=r"one group each.*refill=False"):
         read(reader(), Filter(lambda sample: True), PadRagged("tokens"))
 
 
