@@ -421,11 +421,11 @@ class ImageReader(OrderedSource):
         int
             Number of fused steps.
         """
-        if self.samples.pairs or self.image_shape is None:
+        if self.samples.pairs or self.shape is None:
             # Only the Augmentations know which fields move with the images, or which field they change.
             return 0
         finish = FusedTransforms(steps, seed, self._type)
-        self._finish = finish if finish.takes(self.image_shape[2]) else FusedTransforms(dtype=self._type)
+        self._finish = finish if finish.takes(self._image_fields.channels) else FusedTransforms(dtype=self._type)
         return self._finish.count
 
     def open(self) -> None:
