@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,12 +16,12 @@ from highway.sampling.grouping import Grouping, grouping
 from highway.sampling.schedules import BatchSize, Schedule
 from highway.transforms.buckets import Buckets
 
-__all__ = ["bucket_grouping", "checked_sizes", "read_sizes", "starts_of"]
+__all__ = ["START_BYTES", "bucket_grouping", "checked_sizes", "headers_in", "read_sizes"]
 
 # Headers that a thread reads at a time.
 _TOGETHER = 32
-# Most of the headers of JPEGs are shorter, with EXIF data and a preview.
-_START_BYTES = 1 << 16
+START_BYTES = 1 << 16
+"""Most of the headers of JPEGs are shorter, with EXIF data and a preview."""
 
 
 def checked_sizes(owner: str, sizes: Any, count: int) -> NDArray[np.int64]:
@@ -73,21 +73,15 @@ def read_sizes(
     return found
 
 
-def starts_of(paths: Iterable[bytes]) -> list[bytes | memoryview | None]:
-    """Return the first bytes of files, as far as they may have the whole header; None for the other files.
+def headers_in(starts: Sequence[bytes | None]) -> list[bytes | memoryview | None]:
+    """Return those of the first `START_BYTES` bytes of pictures that may have the whole header; None for the others.
 
-    PNGs and WebPs may have their orientation at the end. A file that cannot be read is among the others too.
+    PNGs and WebPs may have their orientation at the end.
     """
-    found: list[bytes | memoryview | None] = []
-    for path in paths:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                start = file.read(_START_BYTES)
-        except OSError:
-            start = None
-        whole = start is not None and len(start) < _START_BYTES
-        found.append(start if start and (whole or start.startswith(b"\xff\xd8")) else None)
-    return found
+    return [
+        start if start and (len(start) < START_BYTES or start.startswith(b"\xff\xd8")) else None
+        for start in starts
+    ]
 
 
 def bucket_grouping(
