@@ -9,7 +9,7 @@ from concurrency import LIMIT as LIMIT_OF_WAITS
 
 from highway import replay
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, StateMismatchError
+from highway.errors import ArgumentError, EmptyDatasetError, StateMismatchError
 from highway.modules import Concat, DatasetReader, Filter, PadRagged, ZMQSink, ZMQSource
 from highway.sampling import schedule, tokens
 
@@ -187,6 +187,17 @@ def test_replacements_are_not_longer():
     assert max(padded_sizes(found)) <= LIMIT
     assert not set(np.concatenate([batch.indices for batch in found]).tolist()) & set(bad)
     assert [len(batch.indices) for batch in found] == [len(task.indices) for task in reader(epochs=3).order]
+
+
+def test_groups_of_bad_samples_alone():
+    lengths = LENGTHS.tolist()
+    shortest = [index for index, length in enumerate(lengths) if length == min(lengths)]
+    with pytest.raises(EmptyDatasetError, match="none is left"):
+        read(reader(bad=shortest, on_error="replace", epochs=1))
+    found = read(reader(bad=shortest, on_error="skip", epochs=1))
+    assert sorted(index for batch in found for index in batch.indices) == [
+        index for index in range(len(LENGTHS)) if index not in shortest
+    ]
 
 
 def test_pickling_and_repr():
