@@ -8,11 +8,24 @@ import pytest
 from concurrency import LIMIT
 from pictures import jpeg_bytes, photograph
 from PIL import Image
+from tars import members_of, shards_of_folder, write_tar
 
 from highway import replay
 from highway.engine import Pipeline
 from highway.errors import ArgumentError, DecodeError, StateMismatchError
-from highway.modules import Augmentations, Encoded, ImageFileReader, ListReader, Mix, ZMQSink, ZMQSource
+from highway.modules import (
+    Augmentations,
+    Encoded,
+    ImageFileReader,
+    LevelDBImageReader,
+    LevelDBSink,
+    ListReader,
+    Mix,
+    TableReader,
+    TarReader,
+    ZMQSink,
+    ZMQSource,
+)
 from highway.sampling import schedule
 from highway.sampling.rng import SampleRandom
 from highway.transforms import Buckets, CenterFit, FlipX, Letterbox, Normalize, RandomFit, Resize
@@ -248,6 +261,78 @@ def test_headers_that_are_longer_than_the_first_bytes(tmp_path):
     read(source)
 
 
+@pytest.mark.parametrize("kind", ["tars", "pairs", "store", "table", "paths"])
+def test_sizes_of_pictures_in_tars_stores_and_tables(folder, tmp_path, kind):
+    root = folder / "photos"
+    large = tmp_path / "photos" / "class"
+    large.mkdir(parents=True)
+    # Larger than what is read first: of the PNG, all is read.
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(large / "1.png", exif=exif)
+    (large / "2.jpg").write_bytes(jpeg_bytes(Image.fromarray(noise), orientation=6, quality=100))
+    paths = [*sorted((root / "class").iterdir()), large / "1.png", large / "2.jpg"]
+    assert all(path.stat().st_size > 1 << 16 for path in paths[-2:])
+    expected = [*SIZES.tolist(), [300, 200], [300, 200]]
+    buckets, labels = Buckets(SHAPES), [0] * len(paths)
+    listed = ListReader(paths, labels, 4, fit=buckets, sizes=expected, epochs=1)
+    if kind == "tars":
+        keys = [f"class/{number:03}{path.suffix}" for number, path in enumerate(paths)]
+        for key, path in zip(keys, paths, strict=True):
+            (tmp_path / "all" / "class").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "all" / key).write_bytes(path.read_bytes())
+        tars = shards_of_folder(tmp_path / "all", keys, tmp_path / "tars", 3)
+        found = TarReader(tars, 4, fit=buckets, epochs=1)
+    elif kind == "pairs":
+        found = ListReader(paths, labels, 4, fit=buckets, pairs={"other": paths[::-1]}, epochs=1)
+    elif kind == "store":
+        store = tmp_path / "store"
+        source = Encoded(ListReader(paths, labels, 5, 8, shuffle=False, epochs=1), "original")
+        with Pipeline([source, LevelDBSink(store)]) as pipeline:
+            pipeline.wait(LIMIT)
+        found = LevelDBImageReader(store, 4, fit=buckets, epochs=1)
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pictures = [str(path) if kind == "paths" else path.read_bytes() for path in paths]
+        table = pa.table({"image": pictures, "label": labels})
+        found = TableReader(table, 4, fit=buckets, epochs=1)
+    assert found.sizes.tolist() == expected
+    for one, two in zip(read(found), read(listed), strict=True):
+        assert np.array_equal(one.indices, two.indices) and np.array_equal(one.images, two.images)
+
+
+def test_bad_samples_of_tars_follow_the_policy(tmp_path):
+    picture = jpeg_bytes(photograph(40, 66))
+    members = [
+        *members_of("0", {"jpg": picture, "cls": b"1"}),
+        *members_of("1", {"jpg": picture[:99], "cls": b"1"}),
+    ]
+    tar = write_tar(tmp_path / "a.tar", members)
+    found = TarReader(tar, 4, fit=Buckets(SHAPES), epochs=1, on_error="skip")
+    assert found.sizes.tolist() == [[40, 66], [0, 0]]
+    assert [batch.indices.tolist() for batch in read(found)] == [[0]]
+
+
+def test_pictures_in_parquet_files_need_sizes(folder, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = sorted((folder / "photos" / "class").iterdir())
+    table = pa.table({"image": [path.read_bytes() for path in paths], "label": [0] * len(paths)})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=5)
+
+    def make(**options):
+        return TableReader(tmp_path / "a.parquet", 4, fit=Buckets(SHAPES), epochs=1, **options)
+
+    with pytest.raises(ArgumentError, match=r"sizes is missing.*in Parquet files are not read"):
+        make()
+    with pytest.raises(ArgumentError, match=r"fit is Buckets.*Parquet files with larger window_bytes"):
+        make(sizes=SIZES, window_bytes=1)
+    assert sorted(index for batch in read(make(sizes=SIZES)) for index in batch.indices) == [
+        *range(len(paths))
+    ]
+
+
 def test_buckets_are_values():
     buckets = Buckets([(8, 8), (6, 12)], RandomFit(interpolation="box"), [3, 4])
     assert pickle.loads(pickle.dumps(buckets)) == buckets == eval(repr(buckets))
@@ -294,6 +379,11 @@ def test_random_fits_cover_the_output_at_random_places():
             "sizes is given, and fit is no Buckets",
         ),
         (lambda root: reader(root, sizes=SIZES[:3]), r"sizes has shape \(3, 2\)"),
+        (lambda root: reader(root, sizes=[[1, 2], [3]]), "expected whole numbers of 0 or more"),
+        (
+            lambda root: reader(root, Buckets([(5, 5)], batch_sizes=[1]), batch_size=0),
+            "batch_size is 0",
+        ),
         (lambda root: reader(root, sizes=-SIZES), "whole numbers of 0 or more"),
         (lambda root: reader(root, batch_size=schedule({0: 2, 1: 3})), "with Buckets; expected a number"),
         (lambda root: reader(root, weights=np.ones(len(SIZES))), "weights is given, and batches"),

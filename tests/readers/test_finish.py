@@ -8,7 +8,9 @@ from highway._core import simd
 from highway.engine import Pipeline
 from highway.errors import ArgumentError
 from highway.modules import Augmentations, ImageFileReader
+from highway.sampling import schedule
 from highway.transforms import (
+    Buckets,
     CenterFit,
     FlipX,
     FlipY,
@@ -88,6 +90,21 @@ def test_bits_are_the_same_as_one_by_one(folder, transforms, fit):
     found, augmentations = together(folder, transforms, fit=fit)
     assert augmentations.fused > 0
     assert_same(found, one_by_one(folder, transforms, fit=fit))
+
+
+@pytest.mark.parametrize("transforms", FINISHED.values(), ids=FINISHED)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shape": schedule({0: (24, 32), 1: 28}), "fit": RandomResizedCrop()},
+        {"shape": None, "fit": Buckets([(24, 32), (24, 24), (40, 30)], Letterbox(fill=(9, 120, 250)))},
+    ],
+    ids=["schedule", "buckets"],
+)
+def test_bits_are_the_same_where_the_shape_changes(folder, transforms, options):
+    found, augmentations = together(folder, transforms, **options)
+    assert augmentations.fused > 0
+    assert_same(found, one_by_one(folder, transforms, **options))
 
 
 @pytest.mark.parametrize("transforms", [[FlipX(), Rotate(20)], [FlipY(), FlipX(), Resize((9, 8))]])

@@ -9,8 +9,8 @@ from concurrency import LIMIT as LIMIT_OF_WAITS
 
 from highway import replay
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, StateMismatchError
-from highway.modules import Concat, DatasetReader, PadRagged, ZMQSink, ZMQSource
+from highway.errors import ArgumentError, EmptyDatasetError, StateMismatchError
+from highway.modules import Concat, DatasetReader, Filter, PadRagged, ZMQSink, ZMQSource
 from highway.sampling import schedule, tokens
 
 RNG = np.random.default_rng(8)
@@ -64,6 +64,15 @@ def test_no_padded_batch_is_above_the_limit(world, width):
         if step[0].epoch == 0:
             found.update(index for task in step for index in task.indices.tolist())
     assert set(found) == set(range(len(LENGTHS)))
+
+
+def test_filters_do_not_join_batches_of_other_lengths():
+    found = read(
+        reader(), Filter(lambda sample: len(sample["tokens"]) % 3 > 0, refill=False), PadRagged("tokens")
+    )
+    assert max(batch["tokens"].size for batch in found) <= LIMIT
+    with pytest.raises(ArgumentError, match=r"one group each.*refill=False"):
+        read(reader(), Filter(lambda sample: True), PadRagged("tokens"))
 
 
 def test_batches_have_few_values_that_are_padding():
@@ -178,6 +187,17 @@ def test_replacements_are_not_longer():
     assert max(padded_sizes(found)) <= LIMIT
     assert not set(np.concatenate([batch.indices for batch in found]).tolist()) & set(bad)
     assert [len(batch.indices) for batch in found] == [len(task.indices) for task in reader(epochs=3).order]
+
+
+def test_groups_of_bad_samples_alone():
+    lengths = LENGTHS.tolist()
+    shortest = [index for index, length in enumerate(lengths) if length == min(lengths)]
+    with pytest.raises(EmptyDatasetError, match="none is left"):
+        read(reader(bad=shortest, on_error="replace", epochs=1))
+    found = read(reader(bad=shortest, on_error="skip", epochs=1))
+    assert sorted(index for batch in found for index in batch.indices) == [
+        index for index in range(len(LENGTHS)) if index not in shortest
+    ]
 
 
 def test_pickling_and_repr():

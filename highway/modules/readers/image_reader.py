@@ -29,10 +29,16 @@ from highway.modules.readers.image_fields import ImageFields
 from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
-from highway.modules.readers.picture_sizes import bucket_grouping, checked_sizes, read_sizes, starts_of
+from highway.modules.readers.picture_sizes import (
+    START_BYTES,
+    bucket_grouping,
+    checked_sizes,
+    headers_in,
+    read_sizes,
+)
 from highway.modules.readers.pictures.missing_parts import named
 from highway.modules.readers.pictures.other_picture import OtherPicture
-from highway.modules.readers.samples import Files, SampleReader, Samples
+from highway.modules.readers.samples import SampleReader, Samples
 from highway.modules.readers.voc.other_sizes import OtherSizes
 from highway.sampling.grouped import GroupedSampler
 from highway.sampling.identity import numbers_of
@@ -226,7 +232,10 @@ class ImageReader(OrderedSource):
         if self._buckets is not None:
             if options["shuffle"] and self._windows() is not None:
                 raise self._refused(
-                    "fit", fit, "another one for data that are read in windows of shards, or window=None"
+                    "fit",
+                    fit,
+                    "another one for data that are read in windows of shards, or data that are shuffled as a whole: "
+                    "tars with window='all', Parquet files with larger window_bytes",
                 )
             assert self.sizes is not None
             grouping = bucket_grouping(self.name, self._buckets, self.sizes, batch_size)
@@ -277,30 +286,30 @@ class ImageReader(OrderedSource):
             return None
         if given is not None:
             return checked_sizes(self.name, given, self.samples.size)
-        if not isinstance(self.samples, Files) or self.samples.ranges is not None:
+        if not self.samples.at_hand:
             raise ArgumentError(
                 f"{self.name}: sizes is missing: Buckets need height and width of each picture before it is read; "
-                "expected them as an array of int (N, 2), since only those of local files are read from their headers"
+                "expected them as an array of int (N, 2), since those of data at URLs and of pictures in Parquet files "
+                "are not read from their headers"
             )
-        files = self.samples
-        return read_sizes(files.size, lambda: self._reading_sizes(files))
+        return read_sizes(self.samples.size, self._reading_sizes)
 
-    def _reading_sizes(self, files: Files) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    def _reading_sizes(self) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
         """Return a function that reads the sizes of some pictures, in this thread; (0, 0) for those that are bad."""
         decoder = self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
 
         def started(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-            starts = starts_of(map(files.path, indices.tolist()))
+            starts = self.samples.starts(indices, START_BYTES)
             try:
-                return decoder.read_contents(starts, self.exif, 0).copy()
+                return decoder.read_contents(headers_in(starts), self.exif, 0).copy()
             finally:
                 decoder.leave()
 
         def whole(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
             try:
-                heads, failures = files.read(decoder, indices, self.exif, 0)
+                heads, failures = self.samples.begin().read(decoder, indices, self.exif, 0)
                 for row in np.flatnonzero(heads[:, 0]).tolist():
-                    found = self._other(row, indices[row])
+                    found = failures.get(row) or self._other(row, indices[row])
                     if isinstance(found, OtherPicture):
                         heads[row, 1:] = found.height, found.width
                     else:
@@ -418,11 +427,13 @@ class ImageReader(OrderedSource):
         int
             Number of fused steps.
         """
-        if self.samples.pairs or self.image_shape is None:
+        if self.samples.pairs or self.shape is None:
             # Only the Augmentations know which fields move with the images, or which field they change.
             return 0
         finish = FusedTransforms(steps, seed, self._type)
-        self._finish = finish if finish.takes(self.image_shape[2]) else FusedTransforms(dtype=self._type)
+        self._finish = (
+            finish if finish.takes(self._image_fields.channels) else FusedTransforms(dtype=self._type)
+        )
         return self._finish.count
 
     def open(self) -> None:

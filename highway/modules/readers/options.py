@@ -128,8 +128,8 @@ class PictureOptions(SourceOptions, total=False):
         file, one picture at a time (docs/formats.md). PIL's own limit does not apply.
     sizes : array_like of int (N, 2), optional
         With the fit `Buckets`: height and width of each picture of the data, upright unless `exif` is False; 0 where
-        they are not known. By default they are read from the headers of all files when the reader is made; its
-        attribute `sizes` has them, so that you can keep them. Data at URLs, tars, stores and tables need them.
+        they are not known. By default they are read from the headers of all pictures when the reader is made; its
+        attribute `sizes` has them, so that you can keep them. Data at URLs and pictures in Parquet files need them.
     """
 
     color: Annotated[Literal["rgb", "gray"], "rgb"]

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from highway.arguments import whole
 from highway.engine import usable_cores
 from highway.errors import ArgumentError
 from highway.sampling.grouping import Grouping, grouping
 from highway.sampling.schedules import BatchSize, Schedule
 from highway.transforms.buckets import Buckets
 
-__all__ = ["bucket_grouping", "checked_sizes", "read_sizes", "starts_of"]
+__all__ = ["START_BYTES", "bucket_grouping", "checked_sizes", "headers_in", "read_sizes"]
 
 # Headers that a thread reads at a time.
 _TOGETHER = 32
-# Most of the headers of JPEGs are shorter, with EXIF data and a preview.
-_START_BYTES = 1 << 16
+START_BYTES = 1 << 16
+"""Most of the headers of JPEGs are shorter, with EXIF data and a preview."""
 
 
 def checked_sizes(owner: str, sizes: Any, count: int) -> NDArray[np.int64]:
@@ -31,7 +32,11 @@ def checked_sizes(owner: str, sizes: Any, count: int) -> NDArray[np.int64]:
     ArgumentError
         It is no such array, or has negative numbers.
     """
-    found = np.asarray(sizes)
+    try:
+        found = np.asarray(sizes)
+    except ValueError:
+        # Of rows that differ in length.
+        found = np.zeros(0)
     if found.shape != (count, 2) or found.dtype.kind not in "iu" or found.min() < 0:
         raise ArgumentError(
             f"{owner}: sizes has shape {found.shape} and dtype {found.dtype}; expected whole numbers of 0 or more, "
@@ -68,21 +73,15 @@ def read_sizes(
     return found
 
 
-def starts_of(paths: Iterable[bytes]) -> list[bytes | memoryview | None]:
-    """Return the first bytes of files, as far as they may have the whole header; None for the other files.
+def headers_in(starts: Sequence[bytes | None]) -> list[bytes | memoryview | None]:
+    """Return those of the first `START_BYTES` bytes of pictures that may have the whole header; None for the others.
 
-    PNGs and WebPs may have their orientation at the end. A file that cannot be read is among the others too.
+    PNGs and WebPs may have their orientation at the end.
     """
-    found: list[bytes | memoryview | None] = []
-    for path in paths:
-        try:
-            with open(path, "rb", buffering=0) as file:
-                start = file.read(_START_BYTES)
-        except OSError:
-            start = None
-        whole = start is not None and len(start) < _START_BYTES
-        found.append(start if start and (whole or start.startswith(b"\xff\xd8")) else None)
-    return found
+    return [
+        start if start and (len(start) < START_BYTES or start.startswith(b"\xff\xd8")) else None
+        for start in starts
+    ]
 
 
 def bucket_grouping(
@@ -95,15 +94,17 @@ def bucket_grouping(
     Raises
     ------
     ArgumentError
-        The batch size is a schedule.
+        The batch size is a schedule, or out of range.
     """
     if isinstance(batch_size, Schedule):
         raise ArgumentError(
             f"{owner}: batch_size is {batch_size!r}, with Buckets; expected a number, or batch_sizes= of Buckets"
         )
+    # Also checked where the buckets have their own.
+    size = whole(owner, "batch_size", batch_size, 1, 2**32)
     known = (sizes > 0).all(axis=1)
     groups = np.zeros(len(sizes), np.int64)
     groups[known] = buckets.nearest(*sizes[known].T)
     groups[~known] = np.argmax(np.bincount(groups[known], minlength=len(buckets.shapes)))
     of_buckets: Any = buckets.batch_sizes
-    return grouping(owner, groups, [batch_size] * len(buckets.shapes) if of_buckets is None else of_buckets)
+    return grouping(owner, groups, [size] * len(buckets.shapes) if of_buckets is None else of_buckets)

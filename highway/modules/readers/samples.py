@@ -133,6 +133,18 @@ class Samples(Protocol):
         """Bytes of the pictures of some samples, int64 (N,); 0 where they are not known."""
         return np.zeros(len(indices), np.int64)
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether this machine has the pictures, and any of them can be read before the pipeline starts."""
+        return self.ranges is None
+
+    def starts(self, indices: NDArray[np.int64], nbytes: int) -> list[bytes | None]:
+        """Return the first `nbytes` bytes of pictures, of smaller ones all; None where that is not less work, or fails.
+
+        Only with `at_hand`.
+        """
+        return [None] * len(indices)
+
     # Calls from the engine, for samples that are not read one by one
 
     def for_run(self) -> Self:
@@ -321,6 +333,16 @@ class Files(Samples, SampleReader):
         """Bytes of files, int64 (N,); 0 for those that cannot be reached."""
         found = (status_of(self.path(index), owner) for index in indices.tolist())
         return np.array([0 if one is None else one.st_size for one in found], np.int64)
+
+    def starts(self, indices: NDArray[np.int64], nbytes: int) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for index in indices.tolist():
+            try:
+                with open(self.path(index), "rb", buffering=0) as file:
+                    found.append(file.read(nbytes))
+            except OSError:
+                found.append(None)
+        return found
 
     def keys(self, indices: NDArray[np.int64]) -> list[str]:
         return [self.name(index) for index in indices.tolist()]

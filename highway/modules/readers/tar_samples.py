@@ -400,6 +400,22 @@ class TarSamples(Samples):
     def sizes(self, indices: NDArray[np.int64], owner: str) -> NDArray[np.int64]:
         return self._sizes[self._pictures[indices]]
 
+    def starts(self, indices: NDArray[np.int64], nbytes: int) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        pictures = self._pictures[indices]
+        with self.opened() as tars:
+            for tar, start, size in zip(
+                self._tars[indices].tolist(),
+                self._starts[pictures].tolist(),
+                self._sizes[pictures].tolist(),
+                strict=True,
+            ):
+                try:
+                    found.append(tars.read(tar, start, min(size, nbytes)))
+                except HighwayError:
+                    found.append(None)
+        return found
+
     def chunks(self, nbytes: int) -> NDArray[np.int64]:
         """Number of samples in each run of adjacent samples of a tar with up to so many bytes, int64 (C,)."""
         starts = self._starts[self._pictures]

@@ -200,6 +200,13 @@ class Together(Samples):
     def begin(self) -> SampleReader:
         return self._first.begin()
 
+    @property
+    def at_hand(self) -> bool:
+        return self._first.at_hand
+
+    def starts(self, indices: NDArray[np.int64], nbytes: int) -> list[bytes | None]:
+        return self._first.starts(indices, nbytes)
+
     def sizes(self, indices: NDArray[np.int64], owner: str) -> NDArray[np.int64]:
         return self._first.sizes(indices, owner)
 

@@ -15,6 +15,7 @@ from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, ContractError
 from highway.modules.stages.ragged_rows import sample_of
 from highway.modules.stages.sample_functions import function_of, naming, samples
+from highway.sampling.grouped import GroupedSampler
 from highway.sampling.schedules import Schedule, constant
 
 __all__ = ["Filter"]
@@ -129,12 +130,19 @@ class Filter(Stage):
                 break
             order = getattr(module, "order", module)
             found = getattr(order, "batch_size", None)
-            if isinstance(found, (int, Schedule)):
+            # The largest of all groups would exceed the limit of `tokens`.
+            if isinstance(found, (int, Schedule)) and not isinstance(order, GroupedSampler):
                 self._sizes = constant(found) if isinstance(found, int) else found
         if self._sizes is None:
+            grouped = isinstance(getattr(modules[0], "order", None), GroupedSampler)
+            reason = (
+                "has batches of one group each (Buckets or tokens)"
+                if grouped
+                else "does not say how large its batches are"
+            )
             raise ArgumentError(
-                f"{self.name}: batch_size is None, and {modules[0].name} does not say how large its batches are; "
-                "expected batch_size=, or refill=False to leave the batches smaller"
+                f"{self.name}: batch_size is None, and {modules[0].name} {reason}; expected "
+                f"{'' if grouped else 'batch_size=, or '}refill=False to leave the batches smaller"
             )
 
     def batch_size_in(self, epoch: int) -> int | None:

@@ -341,6 +341,13 @@ class Rows(Samples, SampleReader):
 
     # All samples
 
+    @property
+    def at_hand(self) -> bool:
+        return self.ranges is None and self._groups is None
+
+    def starts(self, indices: NDArray[np.int64], nbytes: int) -> list[bytes | None]:
+        return super().starts(indices, nbytes) if self._files is None else self._files.starts(indices, nbytes)
+
     def begin(self) -> Rows:
         return self
 
