@@ -99,10 +99,11 @@ class Epochs:
                     ticket, batch = queue.get(block, left, before, reader)
                 except EndOfData:
                     if endless and not run.has_moved(moves, queue) and not self._is_at_end():
+                        # Else other threads took the batches.
                         if queue.reached <= first:
                             self._passed = moves, end
-                            raise self._empty(epoch) from None
-                        # Other threads took the batches.
+                            if not run.source.skips_epoch(epoch):
+                                raise self._empty(epoch) from None
                         continue
                     if reader is not None or not run.has_moved(moves, queue):
                         raise
