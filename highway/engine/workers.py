@@ -684,8 +684,8 @@ class RegroupRunner(ModuleRunner):
     def begin_at(self, start: int, place: Place) -> None:
         """Begin with ticket `start` of both queues, and at a place in its batches."""
         self.made = start
-        # The last epoch that gave a batch, or in which it began; of the latest epochs, the ticket that was next when the
-        # first batch of each arrived.
+        # The last epoch that gave a batch, or in which it began; and of each of the latest epochs, the ticket that was
+        # next when its first batch arrived.
         self._last: int | None = None
         self._fronts: dict[int, int] = {}
         self.places[start - 1] = place._replace(ticket=start)

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from concurrency import LIMIT, Task, pretend_cores
+from concurrency import LIMIT, Task, eventually, pretend_cores
 from small_modules import Call, Collect, Numbers, NumbersWithEpochs, SizedNumbers
 
 from highway import replay
@@ -548,6 +548,13 @@ def test_batches_that_are_all_skipped_do_not_keep_an_endless_pipeline_busy():
             else:
                 assert {pipeline.dequeue(timeout=LIMIT).epoch for _ in range(13)} == {epoch}
     nothing = [reader(epochs=None), Call(lambda batch: None)]
+    with Pipeline(nothing) as pipeline:
+        pipeline.start()
+        for epoch in range(3):
+            # Else who asks would do so for ever.
+            eventually(pipeline.ready)
+            with pytest.raises(EmptyEpochError, match=f"of epoch {epoch} were"):
+                pipeline.dequeue(block=False)
     with Pipeline(nothing) as pipeline, pytest.raises(EmptyEpochError, match="epochs=None"):
         next(pipeline.forever())
     match = "Collect: no batch of epoch 0 remains"
