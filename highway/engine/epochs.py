@@ -99,10 +99,11 @@ class Epochs:
                     ticket, batch = queue.get(block, left, before, reader)
                 except EndOfData:
                     if endless and not run.has_moved(moves, queue) and not self._is_at_end():
+                        # Else other threads took the batches.
                         if queue.reached <= first:
                             self._passed = moves, end
-                            raise self._empty(epoch) from None
-                        # Other threads took the batches.
+                            if not run.source.skips_epoch(epoch):
+                                raise self._empty(epoch) from None
                         continue
                     if reader is not None or not run.has_moved(moves, queue):
                         raise
@@ -165,13 +166,22 @@ class Epochs:
                 try:
                     ticket, batch = queue.peek(block=False)
                 except WaitTimeout:
-                    return False
+                    return self._run.endless and self._is_empty()
                 if batch is not None:
                     break
                 # What was skipped is not for the user, and the source is told of it; a batch may follow.
                 if queue.take(ticket):
                     self._is_wanted(ticket, None)
         return True
+
+    def _is_empty(self) -> bool:
+        """Whether all batches of an epoch of endless data were skipped, for which `take` has not raised yet."""
+        moves, queue, source = self._run.moves, self._run.queue, self._run.source
+        first = queue.reached
+        if self._passed[0] == moves:
+            first = max(first, self._passed[1])
+        epoch, end = whole_epoch_after(first, source)
+        return queue.next_ticket >= end and not source.skips_epoch(epoch)
 
     def forever(self) -> Iterator[Batch]:
         """Iterate to the end of the data; raises EndOfData if there is no batch. See `Pipeline.forever`."""

@@ -251,6 +251,10 @@ class Source(Module):
         """Return the epoch of a batch and its number in the epoch, by its number from the start of the first epoch."""
         return divmod(number, len(cast(Sized, self)))
 
+    def skips_epoch(self, epoch: int) -> bool:
+        """Return whether `Pipeline.skip` was called with all batches of an epoch."""
+        return False
+
     def default_workers(self) -> int:
         return usable_cores()
 

@@ -242,7 +242,7 @@ class Pipeline:
         EmptyEpochError
             The data are endless, and all batches of an epoch were skipped; the next call goes on with the next epoch.
         EmptyDatasetError
-            The data are endless, and stages that regroup leave no sample of a whole epoch.
+            The data are endless, a stage regroups, and no sample of a whole epoch is left.
         WaitTimeout
             No batch arrived in time.
         PipelineStateError

@@ -13,6 +13,7 @@ needed is parked before it takes the next batch or task and holds none; a worker
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -683,8 +684,10 @@ class RegroupRunner(ModuleRunner):
     def begin_at(self, start: int, place: Place) -> None:
         """Begin with ticket `start` of both queues, and at a place in its batches."""
         self.made = start
-        # The last epoch that gave a batch, or in which it began.
+        # The last epoch that gave a batch, or in which it began; and of each of the latest epochs, the ticket that was
+        # next when its first batch arrived.
         self._last: int | None = None
+        self._fronts: dict[int, int] = {}
         self.places[start - 1] = place._replace(ticket=start)
 
     def rewind(self, start: int) -> None:
@@ -720,7 +723,7 @@ class RegroupRunner(ModuleRunner):
                 return
             if batch is None or self.dropping:
                 if batch is None and self.endless is not None:
-                    self.notice(self.endless.batch_at(ticket)[0])
+                    self.notice(self.endless.batch_at(ticket)[0], self.made)
                 del batch
                 continue
             size = batch.size
@@ -740,7 +743,7 @@ class RegroupRunner(ModuleRunner):
                 self._put(regrouper.add(ticket, result), worker)
             if self.made > made:
                 self._last = epoch
-            self.notice(epoch)
+            self.notice(epoch, made)
             del batch, result
             if clock() >= tuning.due:
                 tuning.look()
@@ -755,16 +758,37 @@ class RegroupRunner(ModuleRunner):
             "more, when the pipeline starts"
         )
 
-    def notice(self, epoch: int) -> None:
-        """Note that what arrives is of this epoch; raises if somebody waits, and a whole epoch gave no batch."""
+    def notice(self, epoch: int, made: int) -> None:
+        """Note that what arrives is of this epoch; raises if somebody waits, and a whole epoch gave no batch.
+
+        `made` is the ticket that was next when it arrived.
+        """
+        if not self.is_endless:
+            return
         if self._last is None:
             self._last = epoch
-        if not self.is_endless or epoch - self._last < 2 or not self.taken.measures()["getting"]:
-            return
-        with self.places_lock:
-            waiting = self.needed() < self.made
-        if not waiting:
-            raise self.nothing(epoch - 1)
+        lost = self._lost(epoch, made) if self.after is None else None
+        if epoch - self._last >= 2:
+            with self.places_lock:
+                lost = epoch - 1 if self.needed() >= self.made else lost
+        if lost is not None and self.taken.measures()["getting"]:
+            raise self.nothing(lost)
+
+    def _lost(self, epoch: int, made: int) -> int | None:
+        """Return an epoch of which the stages after it have dropped all batches; each is looked at once."""
+        fronts = self._fronts
+        if epoch > max(fronts, default=-1):
+            # It may have begun in the middle of the first one.
+            fronts[epoch] = made if fronts else -1
+        lost = None
+        while len(fronts) > 2:
+            # Batches of an epoch are made until those of the next one have begun to arrive.
+            first, _, end = itertools.islice(fronts, 3)
+            if self.taken.next_ticket < fronts[end]:
+                break
+            if self.taken.reached <= fronts.pop(first):
+                lost = first
+        return lost
 
     def _put(self, found: Iterator[tuple[Batch, Place]], worker: WorkerThread) -> None:
         while True:

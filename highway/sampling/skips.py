@@ -111,6 +111,11 @@ class Skips:
         steps = self._steps.get(epoch)
         return steps is not None and bool(steps.hold(np.array([seq]))[0])
 
+    def has_steps(self, epoch: int, count: int) -> bool:
+        """Whether the first `count` batches of an epoch are dropped."""
+        steps = self._steps.get(epoch)
+        return steps is not None and any(first <= 0 and count - 1 <= last for first, last in steps.pairs)
+
     def samples_at(self, place: Position) -> Intervals | None:
         """Return the samples that are dropped from a batch that begins at `place`; None if there are none."""
         number = bisect_right(self._places, tuple(place))

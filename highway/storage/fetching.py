@@ -340,7 +340,7 @@ class _Window:
         self._owner, self._ranges, self._cache = owner, ranges, cache
         self._memory, self._most = SampleMemory(max_bytes), most
         self._longest = min(_LARGEST_REQUEST, max_bytes // _REQUESTS_IN_WINDOW)
-        self._requests = Requests(ranges.store, most, self._reserve)
+        self._requests = Requests(ranges.store, most, self._reserve, self._free)
         self._known: dict[int, Object] = {}
         self._entries: dict[int, _Entry] = {}
         self._by_ticket: dict[int, list[int]] = {}
@@ -531,16 +531,17 @@ class _Window:
     # Requests
 
     def _reserve(self, nbytes: int) -> bool:
-        """Count a hedge, if there is room for it; what was counted is taken back with a negative number."""
+        """Count a hedge, if there is room for it."""
         memory = self._memory
-        if nbytes < 0:
-            memory.use(nbytes)
-            memory.end()
-            return True
         if not (memory.may_connect() and memory.has_room(nbytes, len(self._entries))):
             return False
         memory.begin(nbytes)
         return True
+
+    def _free(self, nbytes: int) -> None:
+        """Take a hedge back that was counted."""
+        self._memory.use(-nbytes)
+        self._memory.end()
 
     def _pump(self) -> None:
         """Make the requests that are next, as far as there is room."""

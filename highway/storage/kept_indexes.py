@@ -66,10 +66,11 @@ class KeptIndexes:
             if index is not None:
                 self._used[place] = index
                 return index
+        own = self._own(place)
+        if os.path.basename(own) not in self._names:
+            return None
         with suppress(ReadError):
-            return TarIndex.unpacked(
-                *state, read_whole(os.fsencode(self._own(place)), LARGEST_FILE, self._owner)
-            )
+            return TarIndex.unpacked(*state, read_whole(os.fsencode(own), LARGEST_FILE, self._owner))
         return None
 
     def keep(self, place: int, index: TarIndex, *, published: bool) -> None:

@@ -56,8 +56,10 @@ class Requests:
     most : int
         Most requests at the same time.
     room : callable
-        Reserves memory for a number of bytes if there is room, and returns whether there was; negative numbers free it.
-        Called for hedges: the caller has reserved the memory of the request itself.
+        Reserves a connection and memory for a number of bytes if there is room, and returns whether there was. Called
+        for hedges: the caller has reserved those of the request itself.
+    free : callable
+        Frees what `room` has reserved, a number of bytes.
 
     Attributes
     ----------
@@ -65,10 +67,12 @@ class Requests:
         Requests, and those among them that were made after a failure, or beside a slow one.
     """
 
-    def __init__(self, store: ObjectStore, most: int, room: Callable[[int], bool]) -> None:
+    def __init__(
+        self, store: ObjectStore, most: int, room: Callable[[int], bool], free: Callable[[int], object]
+    ) -> None:
         self._store = store
         self._most = most
-        self._room = room
+        self._room, self._free = room, free
         self._allowed = float(most)
         self._active = 0
         self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
@@ -234,7 +238,7 @@ class Requests:
             yield allowed
         finally:
             if allowed:
-                self._room(-size)
+                self._free(size)
                 self._leave()
 
     async def _first_answer(self, tasks: list[asyncio.Future[Answer]], deadline: float) -> None:

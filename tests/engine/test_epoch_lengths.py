@@ -164,6 +164,17 @@ def test_an_epoch_whose_only_batch_is_skipped():
         assert len([*pipeline]) == COUNTS[4]
 
 
+def test_endless_data_go_on_after_epochs_whose_steps_were_skipped():
+    """The user wants no batch of them, so that it is no mistake that there is none."""
+    with Pipeline([reader(epochs=None)]) as pipeline:
+        pipeline.skip(steps=[(epoch, seq) for epoch in (0, 2, 3) for seq in range(COUNTS[epoch])])
+        assert [pipeline.dequeue(timeout=LIMIT).epoch for _ in range(7)] == [1] * 6 + [4]
+        pipeline.skip(steps=[(5, seq) for seq in range(COUNTS[5] - 1)])
+        batches = pipeline.forever()
+        found = [(batch.epoch, batch.seq) for batch, _ in zip(batches, range(13), strict=False)]
+        assert found[-2:] == [(5, COUNTS[5] - 1), (6, 0)]
+
+
 def test_the_rest_of_an_epoch_that_was_skipped_leads_to_the_next_one(orders):
     with Pipeline([reader()]) as pipeline:
         pipeline.skip(steps=[(2, 5)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 
 import pytest
@@ -711,3 +712,32 @@ def test_no_thread_and_no_memory_is_left_after_many_breaks(ordered):
         assert_nothing_left(lambda: next(iter(pipeline)), times=100, warm=300)
         # Those of the last run end or work.
         assert len(inspected(pipeline).control.threads) == len(inspected(pipeline).control.workers) == 3
+
+
+@pytest.mark.parametrize("epochs", [None, 1000])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda pipeline: pipeline.dequeue,
+        lambda pipeline: iter(pipeline).__next__,
+        lambda pipeline: pipeline.forever().__next__,
+    ],
+    ids=["dequeue", "iter", "forever"],
+)
+def test_a_batch_takes_few_calls(epochs, way):
+    """Where megabytes move, the caches are cold, and each call costs microseconds."""
+    count = 20
+    with Pipeline([Noise(1, (2, 2), size=100, epochs=epochs, workers=1)]) as pipeline:
+        take = way(pipeline)
+        for _ in range(5):
+            take()
+        found = []
+        sys.setprofile(
+            lambda frame, event, _: found.append(frame.f_code.co_name) if event == "call" else None
+        )
+        try:
+            for _ in range(count):
+                take()
+        finally:
+            sys.setprofile(None)
+        assert len(found) <= 4 * count, found

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from concurrency import LIMIT, Task, pretend_cores
+from concurrency import LIMIT, Task, eventually, pretend_cores
 from small_modules import Call, Collect, Numbers, NumbersWithEpochs, SizedNumbers
 
 from highway import replay
@@ -312,7 +312,7 @@ def test_places_are_dropped_when_their_batches_are_taken(monkeypatch):
 
 def test_places_are_dropped_before_a_sink(monkeypatch):
     monkeypatch.setattr("highway.engine.workers.MOST_PLACES", 8)
-    with Pipeline([reader(size=400, epochs=1), Rebatch(1), Collect()]) as pipeline:
+    with Pipeline([reader(size=400, epochs=1), Rebatch(1, queue_size=4), Collect()]) as pipeline:
         pipeline.wait(LIMIT)
         assert all(len(runner.places) < 40 for runner in pipeline._run._regroupers)
 
@@ -514,6 +514,27 @@ def test_some_epochs_may_be_empty_if_others_come():
         assert {batch.epoch for batch in pipeline.forever()} == {4}
 
 
+@pytest.mark.parametrize("size", [3, 4, 50])
+@pytest.mark.parametrize("sink", [(), (Collect(),)])
+def test_a_stage_after_it_that_drops_all_ends_endless_data(size, sink):
+    """Epochs of fewer batches than wait between the modules, and of more."""
+    first = Filter(lambda batch: np.full(batch.size, batch.epoch == 0), per_sample=False, refill=False)
+    with Pipeline([reader(epochs=None), Rebatch(size), first, *sink]) as pipeline:
+        for number in range(0 if sink else -(-50 // size)):
+            assert pipeline.dequeue(timeout=LIMIT).seq == number
+        with pytest.raises(EmptyDatasetError, match="Rebatch: no batch of epoch"):
+            pipeline.wait(LIMIT) if sink else pipeline.dequeue(timeout=LIMIT)
+
+
+def test_a_stage_after_it_may_drop_some_of_each_epoch():
+    def one(batch):
+        return np.full(batch.size, batch.seq == 4)
+
+    stages = [Rebatch(10), Filter(one, per_sample=False, refill=False)]
+    with Pipeline([reader(epochs=None), *stages]) as pipeline:
+        assert [pipeline.dequeue(timeout=LIMIT).epoch for _ in range(100)] == [*range(100)]
+
+
 def test_batches_that_are_all_skipped_do_not_keep_an_endless_pipeline_busy():
     def odd(batch):
         return np.full(batch.size, batch.epoch % 2 == 1)
@@ -527,6 +548,13 @@ def test_batches_that_are_all_skipped_do_not_keep_an_endless_pipeline_busy():
             else:
                 assert {pipeline.dequeue(timeout=LIMIT).epoch for _ in range(13)} == {epoch}
     nothing = [reader(epochs=None), Call(lambda batch: None)]
+    with Pipeline(nothing) as pipeline:
+        pipeline.start()
+        for epoch in range(3):
+            # Else who asks would do so for ever.
+            eventually(pipeline.ready)
+            with pytest.raises(EmptyEpochError, match=f"of epoch {epoch} were"):
+                pipeline.dequeue(block=False)
     with Pipeline(nothing) as pipeline, pytest.raises(EmptyEpochError, match="epochs=None"):
         next(pipeline.forever())
     match = "Collect: no batch of epoch 0 remains"

@@ -316,6 +316,18 @@ def test_a_request_that_hangs_is_hedged_once(server, make, monkeypatch, hedges):
     assert (figures["requests"], figures["hedged"], figures["retried"]) == (2, 1, 0)
 
 
+def test_hedges_leave_nothing_counted(server, make, monkeypatch, hedges):
+    """Also where the size is asked for, which takes a connection but no bytes."""
+    monkeypatch.setattr(requests, "_FEW_KNOWN", 0.1)
+    store = open_store("s3://data", "Reader", server.options)
+    fetcher = make(Ranges.of_objects(store, [Object(key, UNKNOWN) for key in KEYS[:2]]))
+    server.fault = first(1, Fault(delay=HANG))
+    assert taken(fetcher, 0, [0, 1]) == BODIES[:2]
+    assert fetcher.measures()["hedged"] == 2
+    memory = fetcher._window._memory
+    eventually(lambda: memory._active == memory.used == 0)
+
+
 def test_hedges_are_few(server, make, monkeypatch, hedges):
     """A server that is slow as a whole does not get twice the requests."""
     monkeypatch.setattr(requests, "_FEW_KNOWN", 0.01)

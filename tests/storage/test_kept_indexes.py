@@ -85,6 +85,22 @@ def test_an_index_that_was_made_serves_every_list(tmp_path, indexes):
     assert same(other.find(0, objects(indexes)[4]), indexes[4])
 
 
+def test_only_files_that_are_there_are_opened(tmp_path, indexes, monkeypatch):
+    publish(tmp_path, indexes, [4])
+    opened = []
+
+    def read_whole(path, *arguments):
+        opened.append(path)
+        return whole(path, *arguments)
+
+    whole = kept_indexes.read_whole
+    monkeypatch.setattr(kept_indexes, "read_whole", read_whole)
+    kept = kept_in(tmp_path)
+    found = [kept.find(place, one) for place, one in enumerate(objects(indexes))]
+    assert [place for place, index in enumerate(found) if index is not None] == [4]
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize("changed", [range(3, 5), range(2, 19)])
 def test_changed_tars_among_many(tmp_path, indexes, changed):
     publish(tmp_path, indexes)

@@ -379,6 +379,10 @@ class OrderedSource(Source):
         self.order = self.order.skipping((self.order.skips or Skips()).added(place, indices, seqs))
         return place
 
+    def skips_epoch(self, epoch: int) -> bool:
+        skips = self.order.skips
+        return skips is not None and skips.has_steps(epoch, self.batches_in(epoch))
+
     def _steps(self, ticket: int, steps: Iterable[int | tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield steps as (epoch, number), those after the batches that were delivered."""
         last_epoch = 2**32 - 1 if self.epochs is None else self.epochs - 1
