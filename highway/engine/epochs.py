@@ -239,7 +239,11 @@ class Epochs:
         if length:
             begin, last = (source.batch_at(ticket)[0] for ticket in (first, max(first, total - 1)))
         of = f"epoch {begin}" if begin == last else f"epochs {begin} to {last}"
-        if taken:
+        if taken and run.regroups:
+            # A new epoch may have dropped some, and how many an epoch has is unknown.
+            found = f"no batch remains, after {taken} were delivered"
+            found += f"; {skipped} more were skipped, see stats()" if skipped else ""
+        elif taken:
             found = f"all batches were delivered, {taken} of {of}"
             found += f"; {skipped} more were skipped, see stats()" if skipped else ""
         elif skipped:

@@ -64,6 +64,8 @@ class Module:
         shape.
     image_shapes : tuple of (int, int, int)
         Known after `follow`: all shapes of these images, where they are known and differ.
+    view_fields : tuple of str
+        Known after `follow`: fields that have the images of views.
     image_dtype : str
         Dtype of these images, "uint8" or "uint16"; after a conversion to floats that of its result.
     left_out : bool
@@ -78,6 +80,7 @@ class Module:
     seed_drawn: bool = False
     image_shape: tuple[int, int, int] | None = None
     image_shapes: tuple[tuple[int, int, int], ...] = ()
+    view_fields: tuple[str, ...] = ()
     image_dtype: str = "uint8"
     workers: int | None = None
     queue_size: int | None = None
@@ -145,6 +148,8 @@ class Module:
         handed_over = before is not None and before.hands_over
         # Where several pipelines share the module, only what holds in all of them.
         self.input_handed_over = handed_over and vars(self).get("input_handed_over", True)
+        if before is not None:
+            self.view_fields = before.view_fields
 
     def out_spec(self, before: Spec | None) -> Spec | None:
         """Return the fields of the batches that the module makes; see `Pipeline.spec`.

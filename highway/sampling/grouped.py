@@ -130,6 +130,12 @@ class GroupedSampler(Sampler):
         samples = -(-left // self.world)
         return samples, -(-samples // self._sizes)
 
+    def never_whole(self) -> tuple[int, int]:
+        """Return how many groups have samples and no batch, because of `drop_last`, and how many samples these are."""
+        batches = self._left_of_groups((0,) * len(self._sizes))[1]
+        dropped = (batches == 0) & (self._counts > 0)
+        return int(dropped.sum()), int(self._counts[dropped].sum())
+
     @property
     def group_counts(self) -> NDArray[np.int64]:
         """Number of samples of each group among those that are read, int64 (G,)."""

@@ -60,6 +60,11 @@ class Buckets(Fit):
         batch_sizes: Sequence[int] | None = None,
     ) -> None:
         given: Any = [] if isinstance(shapes, (int, str)) else [*shapes]
+        if given and all(isinstance(shape, int) for shape in given):
+            raise ArgumentError(
+                f"{self._name}: shapes is {shapes!r}; expected a sequence of (height, width), such as "
+                "[(224, 224), (192, 256)]"
+            )
         whole(self._name, "number of shapes", len(given), 1, _MOST_BUCKETS)
         self.shapes = tuple(checked_size(self._name, "a shape", shape) for shape in given)
         if len({*self.shapes}) < len(self.shapes):

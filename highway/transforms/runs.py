@@ -229,8 +229,8 @@ class TransformChain:
         return FieldError(
             f"{self._owner}: {self._described(step.number)}, needs the field 'images'; the batch has "
             f"{', '.join((*batch.fields, *batch.extras)) or 'none'}; name the array of images so in the reader, as in "
-            "ArrayReader(images=...), or the field here: Augmentations(..., field='x'); Normalize, Rescale and ToFloat "
-            "take other fields too: field='x'"
+            "ArrayReader(images=...), or the field of images here: Augmentations(..., field='x'); for fields of other "
+            "numbers: field='x' of Normalize, Rescale and ToFloat"
         )
 
     def _described(self, number: int) -> str:

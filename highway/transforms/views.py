@@ -117,7 +117,7 @@ def _checked(name: object, value: Any) -> FieldViews:
     # The height or width of the output of these depends on the picture.
     if not isinstance(fit, Fit) or isinstance(fit, (Buckets, Resize)) or fit.size not in (None, found):
         raise ArgumentError(
-            f"Views: the fit of {name!r} is {fit!r}; expected CenterFit(), RandomResizedCrop(), Letterbox(), Stretch() "
-            f"or a Fit of your own, without a size or with that of the views, {found}"
+            f"Views: the fit of {name!r} is {fit!r}; expected CenterFit(), RandomFit(), RandomResizedCrop(), "
+            f"Letterbox(), Stretch() or a Fit of your own, without a size or with that of the views, {found}"
         )
     return FieldViews(count, fit, found)

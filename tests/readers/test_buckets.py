@@ -366,6 +366,7 @@ def test_random_fits_cover_the_output_at_random_places():
     ("make", "text"),
     [
         (lambda root: Buckets([]), "number of shapes is 0"),
+        (lambda root: Buckets((64, 64)), r"expected a sequence of \(height, width\)"),
         (lambda root: Buckets([(5, 5), (5, 5)]), "expected each shape once"),
         (lambda root: Buckets([(5, 0)]), r"a shape\[1\] is 0"),
         (lambda root: Buckets([(5, 5)], CenterFit(4)), "expected a fit without a size"),
@@ -397,3 +398,14 @@ def test_random_fits_cover_the_output_at_random_places():
 def test_refused(folder, make, text):
     with pytest.raises(ArgumentError, match=text):
         make(folder)
+
+
+def test_a_bucket_that_drop_last_never_reads_is_named(folder):
+    counts = np.bincount(BUCKETS, minlength=len(SHAPES))
+    batch_size = int(counts[counts > 0].min()) + 1
+    small = counts[(counts > 0) & (counts < batch_size)]
+    with pytest.warns(
+        UserWarning, match=f"drops all {small.sum()} samples of {len(small)} groups in every epoch"
+    ):
+        source = reader(folder, batch_size=batch_size, drop_last=True, epochs=1)
+    assert sum(batch.size for batch in read(source)) < len(SIZES)

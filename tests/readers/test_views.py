@@ -430,6 +430,17 @@ def test_what_does_not_go_with_views(folder, tmp_path):
         ImageFileReader(folder, 4)
     with pytest.raises(ArgumentError, match=r"^ImageFileReader: fit is 3; expected .*or Views"):
         ImageFileReader(folder, 4, 3, fit=3)
+    for field in ("local", "global"):
+        with pytest.raises(ArgumentError, match=f"'{field}' has the images of a view; expected"):
+            Pipeline(
+                [
+                    reader(folder),
+                    Augmentations([FlipX()], field="local"),
+                    Augmentations([ToFloat(field=field)]),
+                ]
+            )
+    with pytest.raises(ArgumentError, match=r"^Augmentations: field is \['local'\]"):
+        Augmentations([FlipX()], field=["local"])
     keys = [*reader(folder).known_keys()]
     numbers, none = [0] * len(keys), [np.zeros(0, np.int64)] * len(keys)
     for labels, options, found in (

@@ -216,6 +216,7 @@ class ImageReader(OrderedSource):
         self.samples = samples
         if self.shape is None:
             self._check_views()
+            self.view_fields = self._image_fields.names
         self.placed = samples.placement
         self._min_visible = max(samples.min_visible, self._image_fields.min_visible)
         self.max_errors = options["max_errors"]
@@ -270,7 +271,7 @@ class ImageReader(OrderedSource):
             raise self._refused(
                 "fit",
                 fit,
-                "CenterFit(), RandomResizedCrop(), Letterbox(), Stretch(), a Fit of your own, or Views",
+                "CenterFit(), RandomFit(), RandomResizedCrop(), Letterbox(), Stretch(), a Fit of your own, or Views",
             )
         if fit.size is not None and shapes.stages != (fit.size,):
             raise self._refused("fit", fit, f"no size, or that of the images, {shapes.plain}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -77,7 +78,15 @@ class OrderedSource(Source):
 
     def _grouped(self, grouping: Grouping, options: SourceOptions) -> Sampler:
         """Return the sampler whose batches have samples of one group each; see `_ordered`."""
-        return GroupedSampler(grouping, **self._order_options(len(grouping.of_samples), options))
+        order = GroupedSampler(grouping, **self._order_options(len(grouping.of_samples), options))
+        groups, samples = order.never_whole()
+        if groups:
+            warnings.warn(
+                f"{self.name}: drop_last drops all {samples} samples of {groups} groups in every epoch, since these "
+                "groups are smaller than a batch on each rank; use smaller batches, fewer groups or drop_last=False",
+                stacklevel=4,
+            )
+        return order
 
     def _ordered(self, size: int, batch_size: BatchSize, options: SourceOptions) -> Sampler:
         """Return the sampler of `size` samples with these options; `known_keys` and `known_labels` work already."""

@@ -140,6 +140,7 @@ class Augmentations(Stage):
             self.image_shapes = () if before is None else before.image_shapes
             self.image_dtype = "uint8" if before is None else before.image_dtype
             return
+        self._refuse_numbers_of_views()
         reader: object = before
         # Only this module can move fields, with the random numbers of the images.
         if isinstance(reader, Fusing) and not self.fields:
@@ -158,6 +159,16 @@ class Augmentations(Stage):
         for step in steps:
             if isinstance(step, Values):
                 self.image_dtype = step.dtype
+
+    def _refuse_numbers_of_views(self) -> None:
+        """Raise where a transform would take the images of a view for plain numbers."""
+        for step in with_inner(self._row):
+            if isinstance(step, Values) and step.field in self.view_fields:
+                raise ArgumentError(
+                    f"Augmentations: {step!r} takes the numbers of a field as they are, and {step.field!r} has the "
+                    f"images of a view; expected the transform without field=, in Augmentations(..., "
+                    f"field={step.field!r})"
+                )
 
     @property
     def left_out(self) -> bool:  # type: ignore[override]
@@ -236,7 +247,7 @@ def _check_bits(steps: Iterable[Transform], dtype: str) -> None:
 def _checked_field(field: object, fields: Mapping[str, str | None]) -> str | None:
     if field is None:
         return None
-    if not is_field_name(field) or field in ("images", *GO_ALONG):
+    if not isinstance(field, str) or not is_field_name(field) or field in ("images", *GO_ALONG):
         raise ArgumentError(
             f"Augmentations: field is {field!r}; expected the name of a field with images, other than images (leave "
             f"field= out for these), {', '.join(GO_ALONG)}"
@@ -246,7 +257,7 @@ def _checked_field(field: object, fields: Mapping[str, str | None]) -> str | Non
             f"Augmentations: field is {field!r} and fields is {fields!r}; expected one of them: nothing moves with "
             "a field"
         )
-    return str(field)
+    return field
 
 
 def _only_moves(step: Transform) -> bool:
