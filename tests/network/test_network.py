@@ -1096,7 +1096,9 @@ def test_at_most_once_without_anybody_ends_with_an_error(machines):
 def test_at_most_once_counts_what_is_lost(machines):
     """A worker dies with what it holds."""
     sink = ZMQSink("tcp://127.0.0.1:*", delivery="at-most-once", window=1)
-    machines.add(noise(400), sink)
+    # So large that the buffers of the system do not hold a whole epoch.
+    shape = 120, 120
+    machines.add(noise(400, shape=shape), sink)
     pipeline, source = machines.trainer(delivery="at-most-once", timeout=PATIENCE)
     gate = Gate()
     lazy = machines.add(
@@ -1112,7 +1114,7 @@ def test_at_most_once_counts_what_is_lost(machines):
         ZMQSink(source.address, bind=False, delivery="at-most-once"),
     )
     found = [key_of(batch) for batch in pipeline.forever()]
-    everything = set(undisturbed(noise(400)))
+    everything = set(undisturbed(noise(400, shape=shape)))
     count = Counter(found)
     assert set(count) < everything and max(count.values()) == 1
     lost = len(everything) - len(found)
