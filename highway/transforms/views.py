@@ -43,10 +43,11 @@ class Views:
 
     Parameters
     ----------
-    views : mapping of str to (int, Fit, size) or (Fit, size)
-        By name of the field: the number of views, the fit that chooses their windows, and their height and width in
-        pixels (one number for a square). The field is uint8 (N, count, H, W, C); without a number it has one view,
-        (N, H, W, C). At most 64 views in all. The fields come in this order, before the labels.
+    views : mapping of str to tuple
+        By name of the field ``(count, fit, size)`` or ``(fit, size)``: the number of views, the fit that chooses their
+        windows, and their height and width in pixels (one number for a square). The field is uint8 (N, count, H, W, C);
+        without a number it has one view, (N, H, W, C). At most 64 views in all. The fields come in this order, before
+        the labels.
 
     Raises
     ------
