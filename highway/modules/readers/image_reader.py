@@ -299,14 +299,14 @@ class ImageReader(OrderedSource):
         """Return a function that reads the sizes of some pictures, in this thread; (0, 0) for those that are bad."""
         decoder = self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
 
-        def started(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        def by_starts(indices: NDArray[np.int64]) -> NDArray[np.int64]:
             starts = self.samples.starts(indices, START_BYTES)
             try:
                 return decoder.read_contents(headers_in(starts), self.exif, 0).copy()
             finally:
                 decoder.leave()
 
-        def whole(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
+        def in_full(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
             try:
                 heads, failures = self.samples.begin().read(decoder, indices, self.exif, 0)
                 for row in np.flatnonzero(heads[:, 0]).tolist():
@@ -320,14 +320,14 @@ class ImageReader(OrderedSource):
                 decoder.leave()
 
         def read(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-            heads = started(indices)
+            heads = by_starts(indices)
             sizes = heads[:, 1:]
             rest = np.flatnonzero(heads[:, 0])
             if not len(rest):
                 return sizes
 
             def again(rows: NDArray[np.int64]) -> dict[int, HighwayError]:
-                sizes[rest[rows]], found = whole(indices[rest[rows]])
+                sizes[rest[rows]], found = in_full(indices[rest[rows]])
                 return {int(rows[row]): error for row, error in found.items()}
 
             failures = again(np.arange(len(rest)))
