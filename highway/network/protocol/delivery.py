@@ -182,6 +182,7 @@ class Delivery:
         self.ordered = ordered
         self.streams = streams
         self.generation = cursor.generation
+        self.owner = cursor.owner
         self.epoch = cursor.epoch
         self.fingerprint = cursor.fingerprint
         self.released: deque[Data] = deque()
@@ -206,7 +207,7 @@ class Delivery:
             Progress(base, tuple(sorted(beyond)))
             for base, beyond in zip(self._base, self._beyond, strict=True)
         )
-        return Cursor(self.generation, self.epoch, streams, self.fingerprint)
+        return Cursor(self.generation, self.epoch, streams, self.fingerprint, self.owner)
 
     @property
     def outstanding(self) -> int:

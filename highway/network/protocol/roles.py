@@ -237,10 +237,20 @@ class Worker:
                 self.consumer.reset(cursor)
             elif self.consumer.cursor is not None:
                 self.consumer.cursor = cursor
+        self._vouch()
         if self.consumer.cursor is None and self.producer.links and self.producer.cursor is not None:
             # A consumer is back.
             self.consumer.reset(self.producer.cursor)
         self._pass_on(now)
+
+    def _vouch(self) -> None:
+        """Name the training machine to the data machines only while one is connected here (rule 14)."""
+        cursor, known = self.consumer.cursor, self.producer.cursor
+        if cursor is None or known is None:
+            return
+        owner = known.owner if self.producer.links else ""
+        if cursor.owner != owner:
+            self.consumer.cursor = cursor._replace(owner=owner)
 
     def _pass_on(self, now: float) -> None:
         # Rule 10.
@@ -257,6 +267,7 @@ class Worker:
     def tick(self, now: float) -> None:
         """Advance the time."""
         self.producer.tick(now)
+        self._vouch()
         self._pass_on(now)
         if self.producer.links:
             self._served = now
@@ -315,6 +326,8 @@ class Trainer:
         The error that ended the delivery.
     received : int
         Number of new items.
+    occupant : str
+        Which other training machine is alive, where this one was refused for it.
     """
 
     def __init__(
@@ -332,6 +345,8 @@ class Trainer:
         self.failure: HighwayError | None = None
         self.received = 0
         self._streams = streams
+        self._timing = timing
+        self.occupant = ""
         self.begin(cursor, ordered)
 
     def begin(self, cursor: Cursor, ordered: bool) -> None:
@@ -341,6 +356,8 @@ class Trainer:
         self.consumer.reset(cursor)
         # Whether an item has arrived since: then this training machine once was the newest.
         self._accepted = False
+        # When another training machine first was in the way.
+        self._occupied_at: float | None = None
         # What the consumer's cursor counts: items delivered since the start, and the epoch.
         self._counted, self._epoch = 0, cursor.epoch
 
@@ -349,7 +366,7 @@ class Trainer:
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals and self.failure is None:
             data = self.consumer.arrivals.popleft()
-            self._accepted = True
+            self._accepted, self.occupant = True, ""
             self.received += 1
             try:
                 if not self.delivery.arrive(data):
@@ -357,21 +374,39 @@ class Trainer:
             except StateMismatchError as error:
                 self.failure = error
         while self.consumer.refusals:
-            self._refused(self.consumer.refusals.popleft())
+            self._refused(self.consumer.refusals.popleft(), now)
 
-    def _refused(self, refusal: Refusal) -> None:
-        if refusal.code == "mismatch":
+    def _refused(self, refusal: Refusal, now: float) -> None:
+        if refusal.code == "occupied" and not self._accepted:
+            self._wait_for(refusal.text, now)
+        elif refusal.code == "mismatch":
             self.failure = StateMismatchError(f"ZMQSource: {refusal.text}")
         elif refusal.code == "superseded" and self.delivery.generation < refusal.number < MOST_GENERATION:
             if self._accepted:
                 self.failure = SupersededError(
-                    f"ZMQSource: another training machine has started and now receives the batches: {refusal.text}. "
-                    "Two training machines cannot share one data machine; end one of them"
+                    "ZMQSource: this training machine was silent for too long, and another one has taken its place: "
+                    f"{refusal.text}. Two training machines cannot share one data machine; end one of them"
                 )
             else:
                 # The clock was set back, or the clock of this machine is slow.
                 self.delivery.generation = refusal.number + 1
                 self.consumer.reset(self.delivery.cursor)
+
+    def _wait_for(self, text: str, now: float) -> None:
+        """Wait for the end of another training machine: it may have died, unnoticed for the death time (rule 14)."""
+        self.occupant = text
+        if self._occupied_at is None:
+            self._occupied_at = now
+        elif now - self._occupied_at > self.patience:
+            self.failure = SupersededError(
+                f"ZMQSource: refused: {text}. Two training machines cannot share one data machine: end that one, and "
+                "start this one again (with its state to continue where it was), or use a data machine of your own"
+            )
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for the end of another training machine: after a death nobody vouches for it so long."""
+        return self._timing.death + 2 * self._timing.repeat
 
     @property
     def _cursor_is_old(self) -> bool:
