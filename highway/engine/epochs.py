@@ -386,8 +386,8 @@ class Epochs:
             return iteration.length
         if iteration.epoch is not None:
             return self._run.batches_in(iteration.epoch)
-        length = self._run.batches_in(self._next_epoch)
-        if not self._resumed:
+        length = self._run.batches_in(self._next_epoch, self._resumed)
+        if not self._resumed or self._run.length is None:
             return length
         return self._run.source.number_of(self._next_epoch + 1) - self._run.first_ticket
 

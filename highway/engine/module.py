@@ -256,6 +256,16 @@ class Source(Module):
         """Return the epoch of a batch and its number in the epoch, by its number from the start of the first epoch."""
         return divmod(number, len(cast(Sized, self)))
 
+    def told_length(self, resumed: bool) -> int | None:
+        """Return the number of batches in an epoch where other machines know it, or None; may wait for them.
+
+        Parameters
+        ----------
+        resumed : bool
+            Without the batches of the epoch that a loaded state counts.
+        """
+        return None
+
     def skips_epoch(self, epoch: int) -> bool:
         """Return whether `Pipeline.skip` was called with all batches of an epoch."""
         return False

@@ -327,8 +327,11 @@ class Run:
 
     # Facts
 
-    def batches_in(self, epoch: int) -> int:
-        """Return the number of batches in an epoch; raises UnknownLengthError if the source does not know it."""
+    def batches_in(self, epoch: int, resumed: bool = False) -> int:
+        """Return the number of batches in an epoch; raises UnknownLengthError if the source does not know it.
+
+        `resumed` matters where other machines know it: see `Source.told_length`.
+        """
         if self.regroups:
             names = ", ".join(runner.name for runner in self._regroupers)
             raise UnknownLengthError(
@@ -336,6 +339,9 @@ class Run:
                 "other samples than arrive"
             )
         if self.length is None:
+            told = self.source.told_length(resumed)
+            if told is not None:
+                return told
             raise UnknownLengthError(
                 f"Pipeline: {self.source.name} does not know the number of batches in an epoch"
             )

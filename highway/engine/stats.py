@@ -134,9 +134,9 @@ class MachineStats:
     name : str
         Host and process.
     role : str
-        "data" or "worker".
+        "data", "worker" or "trainer"; the training machine is in the answer to ``highway status`` only.
     batches : int
-        Batches sent, and received by the next machine.
+        Batches sent, and received by the next machine; of the training machine, batches received.
     rate : float
         Batches per second, recently.
     wire : float
@@ -155,6 +155,18 @@ class MachineStats:
         Batches that it received twice; batches that it sent again; peers that it lost.
     skipped, replaced : int
         Samples that its modules skipped, and samples that replace bad ones.
+    suspects : int
+        Batches that are sent alone, since machines that held them died.
+    length : int
+        Batches in an epoch of a data machine; 0 where it does not know.
+    stream, world : int
+        Rank of a data machine, and number of data machines; 0 and 0 for others.
+    version : str
+        Its version of Highway.
+    id : str
+        Random digits, which tell machines of the same name apart.
+    verdict : str
+        Of the training machine: the bottleneck, and what to do about it.
     age : float
         Seconds since it reported this.
     """
@@ -174,6 +186,13 @@ class MachineStats:
     deaths: int = 0
     skipped: int = 0
     replaced: int = 0
+    suspects: int = 0
+    length: int = 0
+    stream: int = 0
+    world: int = 0
+    version: str = ""
+    id: str = ""
+    verdict: str = ""
     age: float = 0.0
 
 

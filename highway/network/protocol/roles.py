@@ -7,6 +7,7 @@ messages, the time and finished batches, and sends the messages in the outboxes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from highway.errors import HighwayError, StateMismatchError, SupersededError
 from highway.network.protocol.consumer import Consumer
@@ -42,6 +43,9 @@ class DataMachine:
     ----------
     producer : Producer
     feed : Feed
+    end_of : callable
+        Returns the item for the end of an epoch, or of the data, by its kind; called once everything before it was
+        made.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class DataMachine:
         self._nbytes = 0.0
         # The source has fewer batches than this; known once a batch after its end was requested.
         self._fewer_than: int | None = None
+        self.end_of: Callable[[Kind], Item] = lambda kind: Item(kind, [], ())
+        # Batches that are being made, and ends that wait for them: they list the bad samples among them.
+        self._making: set[Key] = set()
+        self._ends: deque[Wanted] = deque()
 
     @property
     def called(self) -> bool:
@@ -131,6 +139,8 @@ class DataMachine:
         while news:
             cursor, reset = news.popleft()
             if reset:
+                self._making.clear()
+                self._ends.clear()
                 self.feed.seek(cursor)
             else:
                 self.feed.update(cursor)
@@ -154,10 +164,24 @@ class DataMachine:
         """Return the next batch to make; None while there is none. Ends of epochs and of the data are sent here."""
         while self.called:
             wanted = self.feed.next(self.horizon)
-            if wanted is None or wanted.kind is Kind.BATCH:
+            if wanted is not None and wanted.kind is Kind.BATCH:
+                self._making.add(wanted.key)
                 return wanted
-            self.made(wanted.key, Item(wanted.kind, [], ()))
+            if wanted is None:
+                return None
+            self._ends.append(wanted)
+            self._send_ends()
         return None
+
+    def give_up(self, key: Key) -> None:
+        """Note that a batch that `next` requested will not be made: the data ended before it."""
+        self._making.discard(key)
+        self._send_ends()
+
+    def _send_ends(self) -> None:
+        while self._ends and not any(key < self._ends[0].key for key in self._making):
+            wanted = self._ends.popleft()
+            self.producer.offer(wanted.key, self._world, self._fingerprint, self.end_of(wanted.kind))
 
     def made(self, key: Key, item: Item) -> None:
         """Add a batch that `next` requested."""
@@ -165,6 +189,8 @@ class DataMachine:
         if nbytes:
             self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
         self.producer.offer(key, self._world, self._fingerprint, item)
+        self._making.discard(key)
+        self._send_ends()
 
 
 class Worker:
