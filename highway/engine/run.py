@@ -327,10 +327,10 @@ class Run:
 
     # Facts
 
-    def batches_in(self, epoch: int, resumed: bool = False) -> int:
+    def batches_in(self, epoch: int, rest_of: int | None = None) -> int:
         """Return the number of batches in an epoch; raises UnknownLengthError if the source does not know it.
 
-        `resumed` matters where other machines know it: see `Source.told_length`.
+        `rest_of` matters where other machines know it: see `Source.told_length`.
         """
         if self.regroups:
             names = ", ".join(runner.name for runner in self._regroupers)
@@ -339,7 +339,7 @@ class Run:
                 "other samples than arrive"
             )
         if self.length is None:
-            told = self.source.told_length(resumed)
+            told = self.source.told_length(rest_of)
             if told is not None:
                 return told
             raise UnknownLengthError(

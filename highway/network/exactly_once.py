@@ -470,8 +470,9 @@ class TrainerTransport(_Machine):
         )
         self._meter = Meter("trainer", stats, self.driver, self._machine)
         self.driver.status = self.figures
-        # Batches of the epoch that the loaded state counts, and whether the log named the occupant.
-        self._resumed = 0
+        # The epoch that the loaded state is in, and the batches of it that the state counts.
+        self._resumed = 0, 0
+        # Whether the log named the occupant.
         self._named_occupant = False
 
     def tasks(self) -> Iterator[Data]:
@@ -548,12 +549,12 @@ class TrainerTransport(_Machine):
             generation = max(cursor.generation, self.role.delivery.generation, new_generation()) + 1
             owner = self.role.delivery.owner
             self.role.begin(cursor._replace(generation=generation, owner=owner), self._ordered)
-            self._resumed = sum(base + len(beyond) for base, beyond in cursor.streams)
+            self._resumed = cursor.epoch, sum(base + len(beyond) for base, beyond in cursor.streams)
             self._progress = time.monotonic()
             self.driver.changed.notify()
         self.driver.wake()
 
-    def length(self, resumed: bool) -> int | None:
+    def length(self, rest_of: int | None) -> int | None:
         until = time.monotonic() + LOOKING
         while not self.driver.closing:
             reports = [report for _, report in self.reports()]
@@ -566,7 +567,10 @@ class TrainerTransport(_Machine):
             if lengths and not all(lengths.values()):
                 return None
             if world and len(lengths) == world:
-                return max(0, sum(lengths.values()) - (self._resumed if resumed else 0))
+                epoch, counted = self._resumed
+                # Before its first batch, whoever iterates does not know the epoch.
+                is_rest = rest_of is not None and (rest_of == epoch or not self.begun)
+                return max(0, sum(lengths.values()) - (counted if is_rest else 0))
             if time.monotonic() > until:
                 return None
             time.sleep(LOOK)

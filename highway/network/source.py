@@ -208,8 +208,8 @@ class ZMQSource(Source):
         self._errors.append((f"epoch {key.epoch}, batch {key.seq}, stream {key.stream}", str(error)))
         return None
 
-    def told_length(self, resumed: bool) -> int | None:
-        return self._transport.length(resumed)
+    def told_length(self, rest_of: int | None) -> int | None:
+        return self._transport.length(rest_of)
 
     def delivered(self, ticket: int) -> bool:
         return self._transport.delivered(ticket)

@@ -76,11 +76,10 @@ class Transport:
         """Return the number of batches that are here and not received."""
         return 0
 
-    def length(self, resumed: bool) -> int | None:
+    def length(self, rest_of: int | None) -> int | None:
         """Return the number of batches in an epoch, as the data machines say; None where they do not know.
 
-        Waits a few seconds until they have said so. `resumed` is the epoch that a loaded state is in,
-        without what the state counts.
+        Waits a few seconds until they have said so. Of the epoch `rest_of`, what a loaded state counts is left out.
         """
         return None
 

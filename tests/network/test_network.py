@@ -911,7 +911,9 @@ def test_only_a_trainer_has_a_state(machines):
 
 
 @pytest.mark.parametrize("through", ["data machine", "workers"])
-def test_second_trainer_is_refused_by_name_while_the_first_is_alive(machines, expected, fast, through, caplog):
+def test_second_trainer_is_refused_by_name_while_the_first_is_alive(
+    machines, expected, fast, through, caplog
+):
     sink = machines.data()
     if through == "workers":
         (first, source), (second, other) = machines.trainer(), machines.trainer()
@@ -926,7 +928,7 @@ def test_second_trainer_is_refused_by_name_while_the_first_is_alive(machines, ex
     with pytest.raises(SupersededError, match=refused):
         second.dequeue(timeout=LIMIT)
     second.stop()
-    assert "waits 1.2 s for its end" in caplog.text
+    assert "waits 1.4 s for its end" in caplog.text
     assert_once(told([begun, *first.forever()]), expected if through == "workers" else undisturbed(noise()))
 
 

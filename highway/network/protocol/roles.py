@@ -431,8 +431,8 @@ class Trainer:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for the end of another training machine: after a death nobody vouches for it so long."""
-        return self._timing.death + 2 * self._timing.repeat
+        """Seconds to wait for the end of another training machine; after its death nobody vouches for it so long."""
+        return self._timing.death + 4 * self._timing.repeat
 
     @property
     def _cursor_is_old(self) -> bool:

@@ -111,7 +111,7 @@ class Monitor:
             if kind in _FAILURES and not self._connects:
                 # The connection that failed is the next one that ends: one thread serves all of them.
                 gone = next((each[1] for each in later if each[0] == zmq.EVENT_DISCONNECTED), -1)
-                endpoint = f"{endpoint} with {self._peers.get(gone, '') or 'a peer of unknown address'}"
+                endpoint = f"{endpoint} from {self._peers.get(gone, '') or 'an unknown address'}"
             elif kind == zmq.EVENT_DISCONNECTED:
                 self._peers.pop(value, None)
             events.append(self._event(kind, value, endpoint))
@@ -147,7 +147,8 @@ def _peer_of(descriptor: int) -> str:
             name = connection.getpeername()
     except OSError:
         return ""
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a process of this machine"
+    # Without the port, which is another one at every attempt.
+    return str(name[0]) if isinstance(name, tuple) else "this machine"
 
 
 def _why(kind: int, value: int) -> str:

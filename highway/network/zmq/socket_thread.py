@@ -199,7 +199,8 @@ class SocketThread:
         self.closing = self._closed = False
         self.sent_bytes = self.sent_items = self.received_items = self.malformed = 0
         self._reason = ""
-        self._refused = 0
+        # The failed handshakes that the log has.
+        self._refused: set[str] = set()
         self.awake = False
         self.acquaintances = Acquaintances(hello)
         self.status: Callable[[], list[dict[str, Any]]] = list
@@ -470,8 +471,12 @@ class SocketThread:
             self._log_retry(end, now)
         if watch.failure not in (None, end.failure):
             end.failure = watch.failure
-            self._refused += 1
-            if self._refused <= MOST_LOGGED:
+            if (
+                end.failure is not None
+                and end.failure not in self._refused
+                and len(self._refused) < MOST_LOGGED
+            ):
+                self._refused.add(end.failure)
                 logger.warning("%s: %s", end.address, end.failure)
         if watch.gave_up:
             self._drop(end)
@@ -613,6 +618,7 @@ class SocketThread:
             if found is None:
                 return
             to, data = found
+            self._introduce(to)
             sent = self._send(to, data)
             with self.lock:
                 if sent:
