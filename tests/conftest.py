@@ -25,8 +25,8 @@ MARKED = {
     packing philox png ranges resample simd tables values warp warps webp
     """,
     "machines": """
-    cli_network examples link link_simulation machine_stats network_foreign network_processes network_proxy
-    remote_processes security
+    acquaintances cli_network cluster_files examples lifetime link link_simulation machine_stats metrics network_foreign
+    network_processes network_proxy remote_processes security
     """,
     "frameworks": """
     jax keras tensorflow torch training_loops
