@@ -313,7 +313,7 @@ def _serve(options: argparse.Namespace) -> int:
             )
         rank, world = options.shard
         title = f"Serving {_samples(reader)}, in {options.data_dir}, part {rank} of {world}"
-        code = serve.run([reader, sink], title, ending, options.drain_timeout)
+        code = serve.run([reader, sink], title, ending, options.drain_timeout, **_life(options))
     _print_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     return code
 
@@ -349,7 +349,23 @@ def _work(options: argparse.Namespace) -> int:
                 drain_timeout=options.drain_timeout,
                 **_network(options),
             )
-        return serve.run([source, *stages, sink], "Working", ending, options.drain_timeout)
+        return serve.run([source, *stages, sink], "Working", ending, options.drain_timeout, **_life(options))
+
+
+def _life(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how long a machine lives, and where it can be seen."""
+    return {"exit_when_idle": options.exit_when_idle, "health": options.health}
+
+
+def _status(options: argparse.Namespace) -> int:
+    from highway.cli import serve, status
+
+    with serve.brief_warnings():
+        found = status.ask(
+            options.address, secret=options.secret_file, insecure=options.insecure, timeout=options.timeout
+        )
+    print(status.as_json(found) if options.json else status.as_table(found))
+    return 0
 
 
 def _of_pipeline(options: argparse.Namespace) -> list[Module]:
@@ -745,6 +761,7 @@ def command_line() -> argparse.ArgumentParser:
             "replay": _replay,
             "serve": _serve,
             "work": _work,
+            "status": _status,
             "keygen": _keygen,
             "pack": _pack,
             "index": _index,

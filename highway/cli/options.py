@@ -261,6 +261,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         help="serve part R of W, from 0 to W-1, where W machines serve (0/1)",
     )
     _add_network(serve)
+    _add_life(serve)
     _add_workers(serve)
     serve.set_defaults(flip=False, normalize=False)
 
@@ -315,6 +316,22 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         help="end after S seconds with a training machine but without a data machine (never)",
     )
     _add_network(work)
+    _add_life(work)
+
+    status = _command(
+        commands,
+        "status",
+        runs["status"],
+        "print every machine of a running chain: role, rate, cores, queue, and the bottleneck",
+    )
+    status.add_argument(
+        "address", type=_address, metavar="ADDR", help="address at which a machine of the chain listens"
+    )
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument(
+        "--timeout", type=_seconds, default=5.0, metavar="S", help="longest wait for an answer in seconds (5)"
+    )
+    _add_secret(status)
 
     keygen = _command(
         commands,
@@ -559,6 +576,40 @@ def _add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--window", type=_window, default=8, metavar="N", help="most batches in flight to a peer (8)"
     )
+    _add_secret(command)
+    command.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="seconds to finish the batches in progress after SIGTERM (30)",
+    )
+
+
+def _add_life(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--exit-when-idle",
+        type=_seconds,
+        metavar="S",
+        help="end with exit code 0 after S seconds without a connected machine upstream or downstream (never)",
+    )
+    command.add_argument(
+        "--health",
+        type=_health,
+        metavar="[HOST:]PORT",
+        help="serve /healthz, /readyz and /metrics for Prometheus at this port of HOST (127.0.0.1)",
+    )
+
+
+def _health(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not port.isdecimal() or int(port) > 65535 or (colon and not host):
+        raise argparse.ArgumentTypeError(f"{text!r} is not PORT or HOST:PORT, such as 9090 or 0.0.0.0:9090")
+    return host or "127.0.0.1", int(port)
+
+
+def _add_secret(command: argparse.ArgumentParser) -> None:
     secret = command.add_mutually_exclusive_group()
     secret.add_argument(
         "--secret-file",
@@ -569,13 +620,6 @@ def _add_network(command: argparse.ArgumentParser) -> None:
     )
     secret.add_argument(
         "--insecure", action="store_true", help="use no secret, on a network where you trust everyone"
-    )
-    command.add_argument(
-        "--drain-timeout",
-        type=_seconds,
-        default=30.0,
-        metavar="S",
-        help="seconds to finish the batches in progress after SIGTERM (30)",
     )
 
 

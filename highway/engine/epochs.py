@@ -385,9 +385,9 @@ class Epochs:
         if iteration.length is not None:
             return iteration.length
         if iteration.epoch is not None:
-            return self._run.batches_in(iteration.epoch)
-        length = self._run.batches_in(self._next_epoch)
-        if not self._resumed:
+            return self._run.batches_in(iteration.epoch, iteration.epoch)
+        length = self._run.batches_in(self._next_epoch, self._next_epoch)
+        if not self._resumed or self._run.length is None:
             return length
         return self._run.source.number_of(self._next_epoch + 1) - self._run.first_ticket
 

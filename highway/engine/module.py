@@ -256,6 +256,16 @@ class Source(Module):
         """Return the epoch of a batch and its number in the epoch, by its number from the start of the first epoch."""
         return divmod(number, len(cast(Sized, self)))
 
+    def told_length(self, rest_of: int | None) -> int | None:
+        """Return the number of batches in an epoch where other machines know it, or None; may wait for them.
+
+        Parameters
+        ----------
+        rest_of : int or None
+            Number of an epoch, whose batches that a loaded state counts are left out.
+        """
+        return None
+
     def skips_epoch(self, epoch: int) -> bool:
         """Return whether `Pipeline.skip` was called with all batches of an epoch."""
         return False

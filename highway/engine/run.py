@@ -328,8 +328,11 @@ class Run:
 
     # Facts
 
-    def batches_in(self, epoch: int) -> int:
-        """Return the number of batches in an epoch; raises UnknownLengthError if the source does not know it."""
+    def batches_in(self, epoch: int, rest_of: int | None = None) -> int:
+        """Return the number of batches in an epoch; raises UnknownLengthError if the source does not know it.
+
+        `rest_of` matters where other machines know it: see `Source.told_length`.
+        """
         if self.regroups:
             names = ", ".join(runner.name for runner in self._regroupers)
             raise UnknownLengthError(
@@ -337,6 +340,9 @@ class Run:
                 "other samples than arrive"
             )
         if self.length is None:
+            told = self.source.told_length(rest_of)
+            if told is not None:
+                return told
             raise UnknownLengthError(
                 f"Pipeline: {self.source.name} does not know the number of batches in an epoch"
             )

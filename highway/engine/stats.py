@@ -9,7 +9,14 @@ from html import escape
 from highway.engine.autotune import CONSUMER_LIMITS, CORES_FULL, HARDLY_BUSY
 from highway.engine.waits import WaitStats
 
-__all__ = ["MachineStats", "ModuleStats", "PipelineStats", "WaitStats"]
+__all__ = [
+    "MachineStats",
+    "ModuleStats",
+    "PipelineStats",
+    "WaitStats",
+    "table_of_machines",
+    "verdict_on_machines",
+]
 
 # Figures of a module that only grow.
 _GROWING = (
@@ -134,9 +141,9 @@ class MachineStats:
     name : str
         Host and process.
     role : str
-        "data" or "worker".
+        "data", "worker" or "trainer"; the training machine is in the answer to ``highway status`` only.
     batches : int
-        Batches sent, and received by the next machine.
+        Batches sent, and received by the next machine; of the training machine, batches received.
     rate : float
         Batches per second, recently.
     wire : float
@@ -155,6 +162,18 @@ class MachineStats:
         Batches that it received twice; batches that it sent again; peers that it lost.
     skipped, replaced : int
         Samples that its modules skipped, and samples that replace bad ones.
+    suspects : int
+        Batches that are sent alone, since machines that held them died.
+    length : int
+        Batches in an epoch of a data machine; 0 where it does not know.
+    stream, world : int
+        Rank of a data machine, and number of data machines; 0 and 0 for others.
+    version : str
+        Its version of Highway.
+    id : str
+        Random digits, which tell machines of the same name apart.
+    verdict : str
+        Of the training machine: the bottleneck, and what to do about it.
     age : float
         Seconds since it reported this.
     """
@@ -174,6 +193,13 @@ class MachineStats:
     deaths: int = 0
     skipped: int = 0
     replaced: int = 0
+    suspects: int = 0
+    length: int = 0
+    stream: int = 0
+    world: int = 0
+    version: str = ""
+    id: str = ""
+    verdict: str = ""
     age: float = 0.0
 
 
@@ -336,26 +362,11 @@ class PipelineStats:
     @property
     def slowest_machine(self) -> MachineStats | None:
         """The machine whose busiest module is busiest of all; None where none is busy half of the time."""
-        busiest = max(self.machines, key=lambda machine: machine.busy, default=None)
-        return busiest if busiest is not None and busiest.busy >= HARDLY_BUSY else None
+        return _slowest(self.machines)
 
     @property
     def _verdict_on_machines(self) -> str:
-        machine = self.slowest_machine
-        if not any(machine.rate for machine in self.machines):
-            return "Too early to name the bottleneck: the other machines report their figures every second."
-        if machine is None:
-            return (
-                "No bottleneck: the machines wait for each other or for the network. Try larger batches or a larger "
-                "window."
-            )
-        found = (
-            f"The {'data machine' if machine.role == 'data' else machine.role} {machine.name} is the bottleneck: its "
-            f"{machine.limiter} was busy {machine.busy:.0%} of the time. "
-        )
-        if machine.role == "data":
-            return found + "Add a data machine, each with its own shard=, or add cores to it."
-        return found + "Start another worker, on any machine."
+        return verdict_on_machines(self.machines)
 
     def to_dict(self) -> dict[str, float | int | str]:
         """Return the figures as a flat dict of numbers and strings, for JSON and for experiment trackers.
@@ -420,46 +431,11 @@ class PipelineStats:
     @property
     def machine_table(self) -> str:
         """The figures of the other machines, one line each under a header; empty where there are none."""
-        return _aligned(self._machine_rows) if self.machines else ""
+        return table_of_machines(self.machines)
 
     @property
     def _machine_rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]] = [
-            (
-                "machine",
-                "role",
-                "batches/s",
-                "MB/s",
-                "cores",
-                "queue",
-                "busiest",
-                "busy",
-                "twice",
-                "again",
-                "lost",
-                "skipped",
-                "replaced",
-            )
-        ]
-        rows += [
-            (
-                machine.name,
-                machine.role,
-                f"{machine.rate:.1f}",
-                f"{machine.wire / 1e6:.1f}",
-                f"{machine.cpu:.2f}",
-                f"{machine.queue}/{machine.room}" if machine.room else str(machine.queue),
-                machine.limiter or "-",
-                f"{machine.busy:.0%}",
-                str(machine.duplicates),
-                str(machine.resent),
-                str(machine.deaths),
-                str(machine.skipped),
-                str(machine.replaced),
-            )
-            for machine in self.machines
-        ]
-        return rows
+        return _rows_of_machines(self.machines)
 
     @property
     def table(self) -> str:
@@ -508,6 +484,80 @@ class PipelineStats:
             parts.append(_html_table(self._machine_rows))
         lines = [*self._remarks, self.summary, self.tuning]
         return "\n".join([*parts, f"<p>{'<br>'.join(escape(line) for line in lines if line)}</p>"])
+
+
+def _slowest(machines: Sequence[MachineStats]) -> MachineStats | None:
+    busiest = max(machines, key=lambda machine: machine.busy, default=None)
+    return busiest if busiest is not None and busiest.busy >= HARDLY_BUSY else None
+
+
+def verdict_on_machines(machines: Sequence[MachineStats]) -> str:
+    """Return which machine is the bottleneck, and what to do about it.
+
+    Parameters
+    ----------
+    machines : sequence of MachineStats
+        The data machines and the workers of a chain.
+    """
+    machine = _slowest(machines)
+    if not any(machine.rate for machine in machines):
+        return "Too early to name the bottleneck: the other machines report their figures every second."
+    if machine is None:
+        return (
+            "No bottleneck: the machines wait for each other or for the network. Try larger batches or a larger "
+            "window."
+        )
+    found = (
+        f"The {'data machine' if machine.role == 'data' else machine.role} {machine.name} is the bottleneck: its "
+        f"{machine.limiter} was busy {machine.busy:.0%} of the time. "
+    )
+    if machine.role == "data":
+        return found + "Add a data machine, each with its own shard=, or add cores to it."
+    return found + "Start another worker, on any machine."
+
+
+def table_of_machines(machines: Sequence[MachineStats]) -> str:
+    """Return the figures of machines, one line each under a header; empty where there are none."""
+    return _aligned(_rows_of_machines(machines)) if machines else ""
+
+
+def _rows_of_machines(machines: Sequence[MachineStats]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        (
+            "machine",
+            "role",
+            "batches/s",
+            "MB/s",
+            "cores",
+            "queue",
+            "busiest",
+            "busy",
+            "twice",
+            "again",
+            "lost",
+            "skipped",
+            "replaced",
+        )
+    ]
+    rows += [
+        (
+            machine.name,
+            machine.role,
+            f"{machine.rate:.1f}",
+            f"{machine.wire / 1e6:.1f}",
+            f"{machine.cpu:.2f}",
+            f"{machine.queue}/{machine.room}" if machine.room else str(machine.queue),
+            machine.limiter or "-",
+            f"{machine.busy:.0%}",
+            str(machine.duplicates),
+            str(machine.resent),
+            str(machine.deaths),
+            str(machine.skipped),
+            str(machine.replaced),
+        )
+        for machine in machines
+    ]
+    return rows
 
 
 def _waits_in(waits: WaitStats) -> dict[str, float]:

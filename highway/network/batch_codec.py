@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from highway.network.protocol.messages import Item, Kind
 from highway.network.zmq.security import quoted
 
 __all__ = [
+    "bad_samples_in",
+    "bad_samples_item",
+    "here",
     "is_of_the_machine",
     "item_of",
     "new_name",
@@ -38,6 +42,9 @@ __all__ = [
 # Longest text of an error in a message, in characters and in bytes.
 MOST_TEXT = 4096
 MOST_BYTES = 12_000
+# Most bytes of the bad samples in the end of an epoch, and of each text among them.
+MOST_BAD = 40_000
+MOST_BAD_TEXT = 1000
 
 
 REMARKS = "bad samples"
@@ -108,6 +115,33 @@ def _local_error(kind: str, text: str) -> HighwayError:
     if isinstance(made, type) and issubclass(made, HighwayError):
         return made(text)
     return RemoteError(f"{kind}: {text}")
+
+
+def bad_samples_item(kind: Kind, errors: Sequence[tuple[str, str]]) -> tuple[Item, int]:
+    """Return the item for the end of an epoch, with as many bad samples as fit in, and their number."""
+    meta: list[list[str]] = []
+    room = MOST_BAD
+    for key, reason in errors:
+        parts = [_cut(part, MOST_BAD_TEXT) for part in (key, reason)]
+        room -= sum(len(part.encode()) + 8 for part in parts)
+        if room < 0:
+            break
+        meta.append(parts)
+    return Item(kind, meta, ()), len(meta)
+
+
+def bad_samples_in(meta: list[object]) -> list[tuple[str, str]]:
+    """Return (key, reason) of the bad samples in the end of an epoch; what is invalid is dropped."""
+    return [
+        (quoted(part[0]), quoted(part[1]))
+        for part in meta
+        if isinstance(part, (list, tuple)) and len(part) == 2 and {*map(type, part)} == _TEXTS
+    ]
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text as UTF-8 allows it, and at most `most` bytes of it."""
+    return text.encode("utf-8", "backslashreplace")[:most].decode("utf-8", "ignore")
 
 
 def _packed(keys: list[str]) -> list[NDArray[np.generic]]:
@@ -223,4 +257,7 @@ def remote_error(item: Item) -> HighwayError:
     kind, message, text, where = ([_shown(str(part)) for part in item.meta] + [""] * 4)[:4]
     if kind == "PoisonItemError":
         return PoisonItemError(f"ZMQSource: {message}")
-    return RemoteError(f"ZMQSource: {where} raised {kind}: {message}\n\nRemote traceback:\n{text}")
+    # The error itself is the last line, as of a traceback: that is the one to read, and the one that logs keep.
+    return RemoteError(
+        f"ZMQSource: {where} raised {kind}\n\nRemote traceback:\n{text}\n\n{where} raised {kind}: {message}"
+    )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from highway._core.installation import version
 from highway.batch import Batch
 from highway.engine import Failure, Source
 from highway.engine.stats import PipelineStats
@@ -23,14 +24,14 @@ from highway.errors import (
     StateMismatchError,
     UndeliveredError,
 )
-from highway.network.batch_codec import item_of, with_remarks
+from highway.network.batch_codec import bad_samples_in, bad_samples_item, item_of, new_name, with_remarks
 from highway.network.protocol.delivery import Delivery
 from highway.network.protocol.link import TIMING
-from highway.network.protocol.messages import Cursor, Data, Item, Key
+from highway.network.protocol.messages import Cursor, Data, Hello, Item, Key, Kind
 from highway.network.protocol.producer import Producer
 from highway.network.protocol.roles import DataMachine, Trainer, Worker
 from highway.network.protocol.wire import check
-from highway.network.reports import Meter, relayed
+from highway.network.reports import Meter, fitting, known, relayed
 from highway.network.saved_state import cursor_of, state_of
 from highway.network.transport import Transport
 from highway.network.zmq.ends import Endpoint
@@ -44,6 +45,9 @@ AHEAD = 4
 WINDOW_BYTES = 256 << 20
 # Longest wait of an engine thread before it checks the clock, in seconds.
 POLL = 0.25
+# Seconds between two looks for the number of batches, which the data machines state every second, and longest wait.
+LOOK = 0.02
+LOOKING = 3.0
 # Seconds to wait for the acknowledgement of the end of the data, after every batch was delivered.
 LAST_ACKS = 5.0
 # Longest wait for the end of the socket thread, in seconds.
@@ -68,10 +72,31 @@ class _Machine(Transport):
     """What the three machines share: the socket thread, and how to end it."""
 
     driver: SocketThread
+    _meter: Meter
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.ending = False
+        self._machine = new_name()
+
+    def _hello(self, role: str) -> Hello:
+        return Hello(self._machine, role, version())
+
+    def links(self) -> tuple[int | None, int | None]:
+        consumer, producer = self.driver.consumer, self.driver.producer
+        with self.driver.lock:
+            return (
+                None if consumer is None else consumer.present(),
+                None if producer is None else len(producer.links),
+            )
+
+    def figures(self) -> list[dict[str, Any]]:
+        driver = self.driver
+        own = self._meter.report(driver.producer, driver.consumer)
+        with driver.lock:
+            upstream = [] if driver.consumer is None else relayed(driver.consumer)
+        downstream = map(known, driver.acquaintances.reports(time.monotonic()))
+        return fitting([own, *upstream, *downstream])
 
     def start(self) -> None:
         self.driver.start()
@@ -174,6 +199,10 @@ class _Producing(_Machine):
     def _all_done(self) -> bool:
         return not len(self._producer)
 
+    def unfinished(self) -> int:
+        with self.driver.lock:
+            return len(self._producer) + len(self._keys)
+
 
 class DataTransport(_Producing):
     """The sending side of a data machine: its source makes the batches that the training machine lacks.
@@ -202,13 +231,30 @@ class DataTransport(_Producing):
         super().__init__(name, drain_timeout)
         stream, world = source.shard
         self._finished: float | None = None
+        self._source = source
+        # Number of bad samples that the ends of epochs have listed.
+        self._listed = 0
         numbering = source if length else None
         self.role = DataMachine(os.urandom, stream, world, numbering, source.fingerprint(), TIMING)
+        self.role.end_of = self._end_of
         self._producer = self.role.producer
         self._producer.most_window = 2 * downstream.window + 16
-        self.driver = SocketThread(name, self.role, producer=self._producer, downstream=downstream)
-        meter = Meter("data", stats, self.driver)
+        hello = self._hello("data")
+        self.driver = SocketThread(
+            name, self.role, producer=self._producer, downstream=downstream, hello=hello
+        )
+        alike = length is not None and source.epochs_alike
+        facts = {"length": length if alike else 0, "stream": stream, "world": world}
+        self._meter = meter = Meter("data", stats, self.driver, self._machine, facts)
         self._producer.reports = lambda: [meter.report(self._producer, None)]
+        self.driver.status = self.figures
+
+    def _end_of(self, kind: Kind) -> Item:
+        """Return the end of an epoch, or of the data: it lists the bad samples since the last one."""
+        errors = getattr(self._source, "errors", ())[self._listed :]
+        item, count = bad_samples_item(kind, errors)
+        self._listed += count
+        return item
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
         """Yield the tasks of the batches that the training machine lacks, in order, once it has connected."""
@@ -227,6 +273,7 @@ class DataTransport(_Producing):
                 # A source yields nothing from any position after its end, so the end may be before this one.
                 behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
                 with self.driver.lock:
+                    self.role.give_up(key)
                     if not behind:
                         self.role.feed.end(position)
                     elif position <= self.role.counted:
@@ -313,8 +360,10 @@ class WorkerTransport(_Producing):
             producer=self._producer,
             upstream=upstream,
             downstream=downstream,
+            hello=self._hello("worker"),
         )
-        meter = Meter("worker", stats, self.driver)
+        self._meter = meter = Meter("worker", stats, self.driver, self._machine)
+        self.driver.status = self.figures
         consumer = self.role.consumer
         self._producer.reports = lambda: [
             meter.report(self._producer, consumer),
@@ -381,6 +430,7 @@ class TrainerTransport(_Machine):
         Most seconds without progress.
     streams : int or None
         Expected number of data machines, where it is known.
+    stats : callable
     version : str
 
     Attributes
@@ -396,6 +446,7 @@ class TrainerTransport(_Machine):
         ordered: bool,
         timeout: float | None,
         streams: int | None,
+        stats: Stats,
         version: str,
     ) -> None:
         super().__init__(name)
@@ -407,7 +458,7 @@ class TrainerTransport(_Machine):
         self._progress = time.monotonic()
         self.role = Trainer(
             os.urandom,
-            Cursor(new_generation()),
+            Cursor(new_generation(), owner=f"{self._machine}#{os.urandom(4).hex()}"),
             ordered,
             upstream.window,
             WINDOW_BYTES,
@@ -415,7 +466,19 @@ class TrainerTransport(_Machine):
             TIMING,
             streams,
         )
-        self.driver = SocketThread(self.name, self.role, consumer=self.role.consumer, upstream=upstream)
+        self.driver = SocketThread(
+            self.name,
+            self.role,
+            consumer=self.role.consumer,
+            upstream=upstream,
+            hello=self._hello("trainer"),
+        )
+        self._meter = Meter("trainer", stats, self.driver, self._machine)
+        self.driver.status = self.figures
+        # The epoch that the loaded state is in, and the batches of it that the state counts.
+        self._resumed = 0, 0
+        # Whether the log named the occupant.
+        self._named_occupant = False
 
     def tasks(self) -> Iterator[Data]:
         """Yield the items that are released for delivery."""
@@ -427,6 +490,11 @@ class TrainerTransport(_Machine):
                 while not role.delivery.released:
                     if role.failure is not None:
                         raise role.failure
+                    if role.occupant and not self._named_occupant:
+                        self._named_occupant = True
+                        logger.warning(
+                            "%s: %s; waits %g s for its end", self.name, role.occupant, role.patience
+                        )
                     if self.over or role.delivery.finished:
                         if role.delivery.finished:
                             driver.stop("end")
@@ -484,10 +552,40 @@ class TrainerTransport(_Machine):
             )
         with self.driver.lock:
             generation = max(cursor.generation, self.role.delivery.generation, new_generation()) + 1
-            self.role.begin(cursor._replace(generation=generation), self._ordered)
+            owner = self.role.delivery.owner
+            self.role.begin(cursor._replace(generation=generation, owner=owner), self._ordered)
+            self._resumed = cursor.epoch, sum(base + len(beyond) for base, beyond in cursor.streams)
             self._progress = time.monotonic()
             self.driver.changed.notify()
         self.driver.wake()
+
+    def length(self, rest_of: int | None) -> int | None:
+        until = time.monotonic() + LOOKING
+        while not self.driver.closing:
+            reports = [report for _, report in self.reports()]
+            lengths: dict[int, int] = {
+                report["stream"]: report["length"]
+                for report in map(known, reports)
+                if {"stream", "length", "world"} <= report.keys() and report.get("role") == "data"
+            }
+            world: int = max((report.get("world", 0) for report in map(known, reports)), default=0)
+            if lengths and not all(lengths.values()):
+                return None
+            if world and len(lengths) == world:
+                epoch, counted = self._resumed
+                # Before its first batch, whoever iterates does not know the epoch.
+                is_rest = rest_of is not None and (rest_of == epoch or not self.begun)
+                return max(0, sum(lengths.values()) - (counted if is_rest else 0))
+            if time.monotonic() > until:
+                return None
+            time.sleep(LOOK)
+        return None
+
+    def bad_samples(self) -> list[tuple[str, str]]:
+        with self.driver.lock:
+            remarks = list(self.role.delivery.remarks)
+        # A data machine that was started again may list some once more.
+        return list(dict.fromkeys(bad_samples_in(remarks)))
 
     def reports(self) -> list[tuple[float, dict[str, Any]]]:
         with self.driver.lock:

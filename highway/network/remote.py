@@ -409,7 +409,7 @@ class _RemoteReader(Tasks):
         tasks, batches = self._ends
         self._sending = DataTransport(self.name, out, None, tasks, stats, 0.0)
         # The clock runs only while a batch is expected: see `load`.
-        self._receiving = TrainerTransport(self.name, batches, False, None, 1, version())
+        self._receiving = TrainerTransport(self.name, batches, False, None, 1, stats, version())
         self._sending.start()
         self._receiving.start()
         upstream = self._receiving.bound_address(upstream=True)

@@ -168,9 +168,12 @@ class ZMQSource(Source):
 
     @property
     def errors(self) -> list[tuple[str, str]]:
-        """(batch, reason) for each skipped or lost batch."""
+        """(batch, reason) for each skipped or lost batch, and (key, reason) for the bad samples of data machines.
+
+        A data machine lists its bad samples at the end of an epoch.
+        """
         run = self._latest or self
-        return [*run._errors, *run._transport.losses()]
+        return [*run._errors, *run._transport.losses(), *run._transport.bad_samples()]
 
     def for_run(self) -> Module:
         self._latest = run = self.copied()
@@ -182,7 +185,7 @@ class ZMQSource(Source):
             self._transport = PullTransport(self.name, self.endpoint, self.delivery, self.timeout)
         elif not isinstance(modules[-1], Outlet) or getattr(modules[-1], "delivery", "") != "exactly-once":
             self._transport = TrainerTransport(
-                self.name, self.endpoint, self.ordered, self.timeout, self.streams, version()
+                self.name, self.endpoint, self.ordered, self.timeout, self.streams, stats, version()
             )
         self._transport.start()
 
@@ -206,6 +209,9 @@ class ZMQSource(Source):
         key = task.key
         self._errors.append((f"epoch {key.epoch}, batch {key.seq}, stream {key.stream}", str(error)))
         return None
+
+    def told_length(self, rest_of: int | None) -> int | None:
+        return self._transport.length(rest_of)
 
     def delivered(self, ticket: int) -> bool:
         return self._transport.delivered(ticket)

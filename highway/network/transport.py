@@ -64,6 +64,29 @@ class Transport:
         """Return (age in seconds, report) of the upstream machines."""
         return []
 
+    def links(self) -> tuple[int | None, int | None]:
+        """Return the number of live peers upstream and downstream; None for an end that there is not."""
+        return None, None
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Return the reports of this machine, and of those that it knows of; this one is the first."""
+        return []
+
+    def unfinished(self) -> int:
+        """Return the number of batches that are here and not received."""
+        return 0
+
+    def length(self, rest_of: int | None) -> int | None:
+        """Return the number of batches in an epoch, as the data machines say; None where they do not know.
+
+        Waits a few seconds until they have said so. Of the epoch `rest_of`, what a loaded state counts is left out.
+        """
+        return None
+
+    def bad_samples(self) -> list[tuple[str, str]]:
+        """Return (key, reason) of the bad samples of the data machines, as far as they have told."""
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """Return what was delivered."""
         raise self._has_no_state("save")

@@ -91,10 +91,13 @@ def port_of(line, module):
     return re.search(rf"{module}\('(tcp://[\d.]+:\d+)'", line)[1]
 
 
+LOGGED = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ (?:INFO|WARNING) .*\n", re.MULTILINE)
+
+
 def ended(process):
-    """Exit code, output and errors of a command that ends by itself."""
+    """Exit code, output and errors of a command that ends by itself; without its log."""
     output, errors = process.communicate(timeout=LIMIT)
-    return process.returncode, output, errors
+    return process.returncode, output, LOGGED.sub("", errors)
 
 
 def keys_of(batches):

@@ -910,15 +910,39 @@ def test_only_a_trainer_has_a_state(machines):
 # Who is there
 
 
-def test_second_trainer_supersedes_the_first(machines, expected):
+@pytest.mark.parametrize("through", ["data machine", "workers"])
+def test_second_trainer_is_refused_by_name_while_the_first_is_alive(
+    machines, expected, fast, through, caplog
+):
+    sink = machines.data()
+    if through == "workers":
+        (first, source), (second, other) = machines.trainer(), machines.trainer()
+        machines.worker(sink, source)
+        begun = first.dequeue(timeout=LIMIT)
+        machines.worker(sink, other)
+    else:
+        first, _ = machines.trainer(sink.address, bind=False)
+        begun = first.dequeue(timeout=LIMIT)
+        second, _ = machines.trainer(sink.address, bind=False)
+    refused = rf"refused: the training machine [\w.-]+:{os.getpid()}[/\d]* receives .* end that one"
+    with pytest.raises(SupersededError, match=refused):
+        second.dequeue(timeout=LIMIT)
+    second.stop()
+    assert "waits 1.4 s for its end" in caplog.text
+    assert_once(told([begun, *first.forever()]), expected if through == "workers" else undisturbed(noise()))
+
+
+def test_next_trainer_gets_in_when_the_first_has_ended(machines):
     sink = machines.data()
     first, _ = machines.trainer(sink.address, bind=False)
     first.dequeue(timeout=LIMIT)
     second, _ = machines.trainer(sink.address, bind=False)
-    # From here on the first gets nothing more; before, it might be handed everything.
-    begun = second.dequeue(timeout=LIMIT)
-    with pytest.raises(SupersededError, match="another training machine"):
-        list(first.forever())
+    with pytest.raises(WaitTimeout):
+        second.dequeue(timeout=0.5)
+    first.stop()
+    # At once, not after the time of a death.
+    with within(5):
+        begun = second.dequeue(timeout=LIMIT)
     assert_once(told([begun, *second.forever()]), undisturbed(noise()))
 
 

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "modules": BASE | {"modules/readers", "modules/stages", "modules/sinks", "network"},
     "torch": BASE | {"batch", "engine", "transforms", "modules/stages"},
     "replay": BASE | {"batch", "engine", "modules/readers", "sampling"},
+    "metrics": BASE | {"engine", "modules", "network"},
     "cli": {
         *BASE,
         *(
@@ -42,6 +43,8 @@ MAY_IMPORT = {
             "transforms",
             "modules",
             "modules/readers",
+            "metrics",
+            "network",
             "network/zmq",
             "replay",
             "storage",

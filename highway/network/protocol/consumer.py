@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from highway.network.protocol import link
-from highway.network.protocol.link import BYE, NO_LINK, TIMING, Peer, Random, Timing, answer, trimmed
+from highway.network.protocol.link import (
+    BYE,
+    MOST_CHANGES,
+    NO_LINK,
+    TIMING,
+    Change,
+    Peer,
+    Random,
+    Timing,
+    answer,
+    trimmed,
+)
 from highway.network.protocol.messages import Bye, Cursor, Data, Key, Message, Ping, Ready, Refusal, State
 
 __all__ = ["Consumer"]
@@ -35,6 +46,8 @@ class _Incoming:
     since: float = 0.0
     reports: list[dict[str, Any]] = field(default_factory=list)
     leave_reason: str = ""
+    # Whether it said anything since it was last counted among the peers.
+    present: bool = False
 
 
 class Consumer:
@@ -63,6 +76,8 @@ class Consumer:
         Whether an item is a duplicate.
     duplicates : int
         Number of items that arrived again.
+    changes : deque of Change
+        Producers that joined, left or died; one may be reported several times.
     held : dict of Key to list of (peer, link, lsn)
         Items that were received in this session and are not done, with the messages that carried them.
     """
@@ -86,6 +101,7 @@ class Consumer:
         self.cursor: Cursor | None = None
         self.knows: Callable[[Key], bool] = frozenset[Key]().__contains__
         self.duplicates = 0
+        self.changes: deque[Change] = deque(maxlen=MOST_CHANGES)
         self.session = random(16)
         self.links: dict[Peer, _Incoming] = {}
         # The cursor that was last sent, and when `tick` last sent one.
@@ -114,7 +130,10 @@ class Consumer:
         self.arrivals.clear()
         for peer, incoming in self.links.items():
             self.links[peer] = _Incoming(
-                incoming.heard, reports=incoming.reports, leave_reason=incoming.leave_reason
+                incoming.heard,
+                reports=incoming.reports,
+                leave_reason=incoming.leave_reason,
+                present=incoming.present,
             )
 
     def leave(self, reason: str) -> None:
@@ -152,6 +171,9 @@ class Consumer:
                 incoming = self.links[peer] = _Incoming(now)
             incoming.heard = now
             incoming.leave_reason = ""
+            if not incoming.present:
+                incoming.present = True
+                self.changes.append(Change(peer, "joined"))
             if isinstance(message, Ping):
                 incoming.reports = message.reports
             if self.cursor is None or message.session != self.session:
@@ -159,7 +181,9 @@ class Consumer:
                 self._ready(peer)
                 return
             if message.link != incoming.link:
-                incoming = self.links[peer] = _Incoming(now, message.link, reports=incoming.reports)
+                incoming = self.links[peer] = _Incoming(
+                    now, message.link, reports=incoming.reports, present=True
+                )
             if isinstance(message, Data):
                 self._data(peer, incoming, message, now)
             else:
@@ -167,6 +191,9 @@ class Consumer:
         elif isinstance(message, Bye):
             if peer in self.links and message.reason != BYE:
                 self.links[peer].leave_reason = message.reason or BYE
+                if self.links[peer].present:
+                    self.links[peer].present = False
+                    self.changes.append(Change(peer, "left", message.reason))
             answer(self.outbox, peer, message)
         elif isinstance(message, Refusal):
             self.refusals.append(message)
@@ -250,6 +277,8 @@ class Consumer:
                 self._state(peer, incoming)
         if self.repeats(now):
             self._readied = self._cursor_sent_at = now
+            for peer in self.silent(now, self._timing.death):
+                self.lose(peer)
             for peer in self.silent(now, 2 * self._timing.death):
                 # A peer that comes back announces itself by its PING; one that said BYE stays remembered.
                 if peer not in self._greeted and not self.links[peer].leave_reason:
@@ -284,6 +313,17 @@ class Consumer:
     def has_live_peer(self, now: float) -> bool:
         """Whether a producer is alive."""
         return any(now - incoming.heard <= self._timing.death for incoming in self.links.values())
+
+    def lose(self, peer: Peer) -> None:
+        """Count a peer as dead whose connection is gone and did not come back."""
+        incoming = self.links.get(peer)
+        if incoming is not None and incoming.present:
+            incoming.present = False
+            self.changes.append(Change(peer, "died"))
+
+    def present(self) -> int:
+        """Return the number of producers that were heard, and neither left nor died."""
+        return sum(incoming.present for incoming in self.links.values())
 
     def reports(self, now: float) -> list[tuple[float, dict[str, Any]]]:
         """Return (age in seconds, report) from the last PING of each live producer, and for the machines upstream."""

@@ -6,7 +6,7 @@ Both are pure, like the links between them.
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from highway.errors import StateMismatchError
 from highway.network.protocol.link import delivered
@@ -176,12 +176,16 @@ class Delivery:
         Number of streams; 0 while unknown.
     delivered : int
         Items delivered or skipped since this object was made.
+    remarks : list
+        What the ends of epochs carry: the bad samples of the data machines; not checked.
     """
 
     def __init__(self, cursor: Cursor, ordered: bool = False, streams: int | None = None) -> None:
         self.ordered = ordered
         self.streams = streams
         self.generation = cursor.generation
+        self.owner = cursor.owner
+        self.remarks: list[Any] = []
         self.epoch = cursor.epoch
         self.fingerprint = cursor.fingerprint
         self.released: deque[Data] = deque()
@@ -206,7 +210,7 @@ class Delivery:
             Progress(base, tuple(sorted(beyond)))
             for base, beyond in zip(self._base, self._beyond, strict=True)
         )
-        return Cursor(self.generation, self.epoch, streams, self.fingerprint)
+        return Cursor(self.generation, self.epoch, streams, self.fingerprint, self.owner)
 
     @property
     def outstanding(self) -> int:
@@ -287,7 +291,9 @@ class Delivery:
     def _release_some(self, waiting: dict[Key, Data]) -> None:
         """Release the items of the current epoch that are next, and note the ends of its streams."""
         for key in [key for key, data in waiting.items() if data.item.kind >= Kind.END_OF_EPOCH]:
-            if waiting.pop(key).item.kind is Kind.END_OF_DATA:
+            item = waiting.pop(key).item
+            self.remarks += item.meta
+            if item.kind is Kind.END_OF_DATA:
                 self._ended.add(key.stream)
             else:
                 self._totals[key.stream] = key.seq

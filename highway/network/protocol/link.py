@@ -18,8 +18,10 @@ from highway.network.protocol.messages import Bye, Cursor, Key, Message, Progres
 __all__ = [
     "BYE",
     "MAX_PEERS",
+    "MOST_CHANGES",
     "NO_LINK",
     "TIMING",
+    "Change",
     "CursorNews",
     "Peer",
     "Random",
@@ -32,6 +34,9 @@ __all__ = [
 
 MAX_PEERS = 1024
 """Most peers of one end; further ones are ignored."""
+
+MOST_CHANGES = 256
+"""Most changes among peers that wait to be logged; older ones are dropped."""
 
 MOST_BEYOND = 4096
 """Most numbers in the `beyond` lists of a READY."""
@@ -112,6 +117,23 @@ class CursorNews(NamedTuple):
 
     cursor: Cursor
     reset: bool
+
+
+class Change(NamedTuple):
+    """A change among the peers of an end, for the logs.
+
+    Attributes
+    ----------
+    peer : Peer
+    what : str
+        "joined", "left" or "died".
+    why : str
+        Reason that a peer gave.
+    """
+
+    peer: Peer
+    what: str
+    why: str = ""
 
 
 def answer(outbox: deque[tuple[Peer, Message]], peer: Peer, message: Bye) -> None:

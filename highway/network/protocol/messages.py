@@ -13,14 +13,17 @@ __all__ = [
     "Bye",
     "Cursor",
     "Data",
+    "Hello",
     "Item",
     "Key",
     "Kind",
     "Message",
     "Ping",
     "Progress",
+    "Query",
     "Ready",
     "Refusal",
+    "Report",
     "State",
 ]
 
@@ -106,12 +109,16 @@ class Cursor(NamedTuple):
         One per stream; empty while the number of streams is unknown and no item of the epoch was delivered.
     fingerprint : str
         Fingerprint of the data, its order and its batches; empty while unknown.
+    owner : str
+        The training machine: host and process, ``#``, and random digits. Empty where nobody knows, or where the sender
+        is a worker whose training machine is gone.
     """
 
     generation: int
     epoch: int = 0
     streams: tuple[Progress, ...] = ()
     fingerprint: str = ""
+    owner: str = ""
 
 
 class Ready(NamedTuple):
@@ -220,7 +227,7 @@ class Refusal(NamedTuple):
     Attributes
     ----------
     code : str
-        "superseded" or "mismatch".
+        "superseded", "mismatch", or "occupied": another training machine is alive.
     text : str
     number : int
         With "superseded": the generation that took over.
@@ -231,4 +238,38 @@ class Refusal(NamedTuple):
     number: int = 0
 
 
-Message = Ready | Data | Ping | State | Bye | Refusal
+class Hello(NamedTuple):
+    """Either direction, before the first message of a connection: who the sender is, for the logs.
+
+    Attributes
+    ----------
+    name : str
+        Host and process.
+    role : str
+        "data", "worker" or "trainer".
+    version : str
+        Version of Highway.
+    """
+
+    name: str
+    role: str
+    version: str
+
+
+class Query(NamedTuple):
+    """Either direction: asks for a `Report`. Whoever asks becomes no peer: nothing is sent to him besides."""
+
+
+class Report(NamedTuple):
+    """Answer to a `Query`.
+
+    Attributes
+    ----------
+    reports : list of dict
+        Statistics of the sender's machine, and of those that it knows of.
+    """
+
+    reports: list[dict[str, Any]]
+
+
+Message = Ready | Data | Ping | State | Bye | Refusal | Hello | Query | Report

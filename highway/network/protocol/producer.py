@@ -10,7 +10,9 @@ from typing import Any
 
 from highway.network.protocol import link
 from highway.network.protocol.link import (
+    MOST_CHANGES,
     TIMING,
+    Change,
     CursorNews,
     Peer,
     Random,
@@ -67,6 +69,8 @@ class _Outgoing:
     # Key and bytes of what was sent and is not done, by lsn.
     in_flight: dict[int, tuple[Key, int]] = field(default_factory=dict)
     turn: int = 0
+    # Training machine that the consumer works for, as it last said; see `Cursor.owner`.
+    owner: str = ""
 
     def room(self, nbytes: int) -> bool:
         """Whether `nbytes` more may be sent now (rule 2)."""
@@ -105,6 +109,10 @@ class Producer:
         Most items in flight on a link, even if its consumer asks for more.
     unaware : dict of peer to None
         Peers with an older generation, or none; they get a BYE too.
+    changes : deque of Change
+        Consumers that joined, left or died.
+    suspects : int
+        Number of items that are sent alone, because machines that held them died.
     """
 
     def __init__(self, random: Random, timing: Timing = TIMING) -> None:
@@ -118,6 +126,7 @@ class Producer:
         self.reports: Callable[[], list[dict[str, Any]]] = list
         self.resent = 0
         self.deaths = 0
+        self.changes: deque[Change] = deque(maxlen=MOST_CHANGES)
         self.most_window = 2**31
         self.links: dict[Peer, _Outgoing] = {}
         self._entries: dict[Key, _Entry] = {}
@@ -147,6 +156,11 @@ class Producer:
         if self._suspects:
             waiting -= sum(key in self._entries and self._entries[key].queued for key in {*self._suspects})
         return waiting
+
+    @property
+    def suspects(self) -> int:
+        """Number of items that are sent alone, because machines that held them died."""
+        return sum(entry.deaths >= self._timing.suspect for entry in self._entries.values())
 
     @property
     def has_work(self) -> bool:
@@ -196,6 +210,8 @@ class Producer:
         elif isinstance(message, State):
             self._state(peer, message, now)
         elif isinstance(message, Bye):
+            if peer in self.links:
+                self.changes.append(Change(peer, "left", message.reason))
             self._forget(peer, died=False)
             self.unaware.pop(peer, None)
             answer(self.outbox, peer, message)
@@ -213,13 +229,21 @@ class Producer:
         if refusal is not None:
             self.outbox.append((peer, refusal))
             return
+        if known is not None and self._occupied(peer, cursor):
+            # Rule 14. This peer may have worked for the training machine before, and does no longer.
+            self._forget(peer, died=False)
+            self._meet(peer)
+            who = known.owner.partition("#")[0]
+            text = f"the training machine {who} receives the batches, and is alive"
+            self.outbox.append((peer, Refusal("occupied", text)))
+            return
         if known is None or cursor.generation > known.generation:
             # Rule 6.
             self.clear()
             self.cursor = cursor
             self.news.append(CursorNews(cursor, True))
         else:
-            together = merged(known, cursor)
+            together = merged(known, cursor)._replace(owner=known.owner or cursor.owner)
             if together != known:
                 self.cursor = together
                 self.news.append(CursorNews(together, False))
@@ -230,10 +254,20 @@ class Producer:
                 self._forget(peer, died=True)
             elif len(self.links) >= link.MAX_PEERS:
                 return
+            else:
+                self.changes.append(Change(peer, "joined"))
             out = _Outgoing(message.session, self._random(16), message.window, message.window_bytes, now)
             self.links[peer] = out
         out.window, out.window_bytes = min(message.window, self.most_window), message.window_bytes
-        out.heard = now
+        out.heard, out.owner = now, cursor.owner
+
+    def _occupied(self, peer: Peer, cursor: Cursor) -> bool:
+        """Whether another training machine than that of the cursor is alive: one of its consumers says so."""
+        assert self.cursor is not None
+        owner = self.cursor.owner
+        if not owner or cursor.owner in ("", owner):
+            return False
+        return any(out.owner == owner for other, out in self.links.items() if other != peer)
 
     def _meet(self, peer: Peer) -> None:
         """Remember a peer that is not served, up to `MAX_PEERS`."""
@@ -294,6 +328,8 @@ class Producer:
 
     def lose(self, peer: Peer) -> None:
         """Declare a peer dead before its time: its connection is gone and did not come back."""
+        if peer in self.links:
+            self.changes.append(Change(peer, "died"))
         self._forget(peer, died=True)
 
     def tick(self, now: float) -> None:
@@ -301,7 +337,7 @@ class Producer:
         self._now = now
         for peer in [peer for peer, out in self.links.items() if now - out.heard > self._timing.death]:
             # Rule 5.
-            self._forget(peer, died=True)
+            self.lose(peer)
         if now - self._pinged >= self._timing.repeat:
             self._pinged = now
             reports = self.reports()

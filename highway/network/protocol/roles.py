@@ -7,6 +7,7 @@ messages, the time and finished batches, and sends the messages in the outboxes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from highway.errors import HighwayError, StateMismatchError, SupersededError
 from highway.network.protocol.consumer import Consumer
@@ -42,6 +43,9 @@ class DataMachine:
     ----------
     producer : Producer
     feed : Feed
+    end_of : callable
+        Returns the item for the end of an epoch, or of the data, by its kind; called once everything before it was
+        made.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class DataMachine:
         self._nbytes = 0.0
         # The source has fewer batches than this; known once a batch after its end was requested.
         self._fewer_than: int | None = None
+        self.end_of: Callable[[Kind], Item] = lambda kind: Item(kind, [], ())
+        # Batches that are being made, and ends that wait for them: they list the bad samples among them.
+        self._making: set[Key] = set()
+        self._ends: deque[Wanted] = deque()
 
     @property
     def called(self) -> bool:
@@ -131,6 +139,8 @@ class DataMachine:
         while news:
             cursor, reset = news.popleft()
             if reset:
+                self._making.clear()
+                self._ends.clear()
                 self.feed.seek(cursor)
             else:
                 self.feed.update(cursor)
@@ -154,10 +164,24 @@ class DataMachine:
         """Return the next batch to make; None while there is none. Ends of epochs and of the data are sent here."""
         while self.called:
             wanted = self.feed.next(self.horizon)
-            if wanted is None or wanted.kind is Kind.BATCH:
+            if wanted is not None and wanted.kind is Kind.BATCH:
+                self._making.add(wanted.key)
                 return wanted
-            self.made(wanted.key, Item(wanted.kind, [], ()))
+            if wanted is None:
+                return None
+            self._ends.append(wanted)
+            self._send_ends()
         return None
+
+    def give_up(self, key: Key) -> None:
+        """Note that a batch that `next` requested will not be made: the data ended before it."""
+        self._making.discard(key)
+        self._send_ends()
+
+    def _send_ends(self) -> None:
+        while self._ends and not any(key < self._ends[0].key for key in self._making):
+            wanted = self._ends.popleft()
+            self.producer.offer(wanted.key, self._world, self._fingerprint, self.end_of(wanted.kind))
 
     def made(self, key: Key, item: Item) -> None:
         """Add a batch that `next` requested."""
@@ -165,6 +189,8 @@ class DataMachine:
         if nbytes:
             self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
         self.producer.offer(key, self._world, self._fingerprint, item)
+        self._making.discard(key)
+        self._send_ends()
 
 
 class Worker:
@@ -237,10 +263,20 @@ class Worker:
                 self.consumer.reset(cursor)
             elif self.consumer.cursor is not None:
                 self.consumer.cursor = cursor
+        self._vouch()
         if self.consumer.cursor is None and self.producer.links and self.producer.cursor is not None:
             # A consumer is back.
             self.consumer.reset(self.producer.cursor)
         self._pass_on(now)
+
+    def _vouch(self) -> None:
+        """Name the training machine to the data machines only while one is connected here (rule 14)."""
+        cursor, known = self.consumer.cursor, self.producer.cursor
+        if cursor is None or known is None:
+            return
+        owner = known.owner if self.producer.links else ""
+        if cursor.owner != owner:
+            self.consumer.cursor = cursor._replace(owner=owner)
 
     def _pass_on(self, now: float) -> None:
         # Rule 10.
@@ -257,6 +293,7 @@ class Worker:
     def tick(self, now: float) -> None:
         """Advance the time."""
         self.producer.tick(now)
+        self._vouch()
         self._pass_on(now)
         if self.producer.links:
             self._served = now
@@ -315,6 +352,8 @@ class Trainer:
         The error that ended the delivery.
     received : int
         Number of new items.
+    occupant : str
+        Which other training machine is alive, where this one was refused for it.
     """
 
     def __init__(
@@ -332,6 +371,8 @@ class Trainer:
         self.failure: HighwayError | None = None
         self.received = 0
         self._streams = streams
+        self._timing = timing
+        self.occupant = ""
         self.begin(cursor, ordered)
 
     def begin(self, cursor: Cursor, ordered: bool) -> None:
@@ -341,6 +382,8 @@ class Trainer:
         self.consumer.reset(cursor)
         # Whether an item has arrived since: then this training machine once was the newest.
         self._accepted = False
+        # When another training machine first was in the way.
+        self._occupied_at: float | None = None
         # What the consumer's cursor counts: items delivered since the start, and the epoch.
         self._counted, self._epoch = 0, cursor.epoch
 
@@ -349,7 +392,7 @@ class Trainer:
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals and self.failure is None:
             data = self.consumer.arrivals.popleft()
-            self._accepted = True
+            self._accepted, self.occupant = True, ""
             self.received += 1
             try:
                 if not self.delivery.arrive(data):
@@ -357,21 +400,39 @@ class Trainer:
             except StateMismatchError as error:
                 self.failure = error
         while self.consumer.refusals:
-            self._refused(self.consumer.refusals.popleft())
+            self._refused(self.consumer.refusals.popleft(), now)
 
-    def _refused(self, refusal: Refusal) -> None:
-        if refusal.code == "mismatch":
+    def _refused(self, refusal: Refusal, now: float) -> None:
+        if refusal.code == "occupied" and not self._accepted:
+            self._wait_for(refusal.text, now)
+        elif refusal.code == "mismatch":
             self.failure = StateMismatchError(f"ZMQSource: {refusal.text}")
         elif refusal.code == "superseded" and self.delivery.generation < refusal.number < MOST_GENERATION:
             if self._accepted:
                 self.failure = SupersededError(
-                    f"ZMQSource: another training machine has started and now receives the batches: {refusal.text}. "
-                    "Two training machines cannot share one data machine; end one of them"
+                    "ZMQSource: this training machine was silent for too long, and another one has taken its place: "
+                    f"{refusal.text}. Two training machines cannot share one data machine; end one of them"
                 )
             else:
                 # The clock was set back, or the clock of this machine is slow.
                 self.delivery.generation = refusal.number + 1
                 self.consumer.reset(self.delivery.cursor)
+
+    def _wait_for(self, text: str, now: float) -> None:
+        """Wait for the end of another training machine: it may have died, unnoticed for the death time (rule 14)."""
+        self.occupant = text
+        if self._occupied_at is None:
+            self._occupied_at = now
+        elif now - self._occupied_at > self.patience:
+            self.failure = SupersededError(
+                f"ZMQSource: refused: {text}. Two training machines cannot share one data machine: end that one, and "
+                "start this one again (with its state to continue where it was), or use a data machine of your own"
+            )
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for the end of another training machine; after its death nobody vouches for it so long."""
+        return self._timing.death + 4 * self._timing.repeat
 
     @property
     def _cursor_is_old(self) -> bool:

@@ -30,14 +30,17 @@ from highway.network.protocol.messages import (
     Bye,
     Cursor,
     Data,
+    Hello,
     Item,
     Key,
     Kind,
     Message,
     Ping,
     Progress,
+    Query,
     Ready,
     Refusal,
+    Report,
     State,
 )
 
@@ -68,7 +71,7 @@ MAX_LIST: int = wire.MAX_LIST
 """Most pending and most missing lsns of a `State`; most streams; the largest window."""
 
 _LARGEST: int = wire.LARGEST
-_CODES = ("superseded", "mismatch")
+_CODES = ("superseded", "mismatch", "occupied")
 _KINDS = tuple(Kind)
 
 
@@ -182,6 +185,8 @@ def _take_ready(message: Ready) -> list[Any]:
     session, window, window_bytes, cursor, version = message
     streams = [[base, list(beyond)] for base, beyond in cursor.streams]
     cursor_fields = [cursor.generation, cursor.epoch, streams, cursor.fingerprint]
+    if cursor.owner:
+        cursor_fields.append(cursor.owner)
     return [session, window, window_bytes, cursor_fields, version]
 
 
@@ -190,9 +195,9 @@ def _check_ready(fields: list[Any]) -> None:
     check_token("session", session)
     check_whole("window", window, 0, MAX_LIST)
     check_whole("window_bytes", window_bytes, 0)
-    if len(check_list("cursor", cursor)) != 4:
-        raise Unfit(f"cursor has {len(cursor)} fields; expected 4")
-    generation, epoch, streams, fingerprint = cursor
+    if len(check_list("cursor", cursor)) not in (4, 5):
+        raise Unfit(f"cursor has {len(cursor)} fields; expected 4 or 5")
+    generation, epoch, streams, fingerprint, *owner = cursor
     check_whole("generation", generation, 0)
     check_whole("epoch", epoch, 0)
     for progress in check_list("streams", streams):
@@ -208,13 +213,15 @@ def _check_ready(fields: list[Any]) -> None:
                 )
             last = number
     check_text("fingerprint", fingerprint)
+    for text in owner:
+        check_text("owner", text)
     check_text("version", version)
 
 
 def _build_ready(fields: list[Any], arrays: list[NDArray[Any]]) -> Ready:
-    session, window, window_bytes, (generation, epoch, streams, fingerprint), version = fields
+    session, window, window_bytes, (generation, epoch, streams, *texts), version = fields
     progress = tuple(Progress(base, tuple(beyond)) for base, beyond in streams)
-    return Ready(session, window, window_bytes, Cursor(generation, epoch, progress, fingerprint), version)
+    return Ready(session, window, window_bytes, Cursor(generation, epoch, progress, *texts), version)
 
 
 def _take_data(message: Data) -> list[Any]:
@@ -235,9 +242,18 @@ def _check_ping(fields: list[Any]) -> None:
         check_token("link", link)
     check_whole("high", high, 0, _LARGEST - 1)
     check_whole("low", low, 1, high + 1)
-    for report in check_list("reports", reports):
+    _check_reports([reports])
+
+
+def _check_reports(fields: list[Any]) -> None:
+    for report in check_list("reports", fields[0]):
         if type(report) is not dict:
             raise Unfit(f"a report is {wire.shown(report)}; expected a map")
+
+
+def _check_hello(fields: list[Any]) -> None:
+    for name, text in zip(Hello._fields, fields, strict=True):
+        check_text(name, text)
 
 
 def _take_state(message: State) -> list[Any]:
@@ -307,5 +323,9 @@ _FORM_OF: dict[type[Message], _Form] = {
     ),
     Bye: _Form("BYE", 5, 1, list, _check_bye, lambda fields, arrays: Bye(*fields)),
     Refusal: _Form("ERROR", 6, 3, list, _check_refusal, lambda fields, arrays: Refusal(*fields)),
+    # About machines, not about batches.
+    Hello: _Form("HELLO", 16, 3, list, _check_hello, lambda fields, arrays: Hello(*fields)),
+    Query: _Form("QUERY", 17, 0, list, lambda fields: None, lambda fields, arrays: Query()),
+    Report: _Form("REPORT", 18, 1, list, _check_reports, lambda fields, arrays: Report(*fields)),
 }
 _FORMS = {form.code: form for form in _FORM_OF.values()}

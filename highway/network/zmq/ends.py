@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import zmq
@@ -52,6 +53,8 @@ class End:
         self.partly_sent = False
         # When to recreate the socket, and the last failure.
         self.recreate_at = 0.0
+        # When the log last said that nobody answers.
+        self.retry_logged_at = -math.inf
         self.failure: str | None = None
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> Socket:

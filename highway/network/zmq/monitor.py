@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import socket as plain
 import struct
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ class Event(NamedTuple):
     Attributes
     ----------
     kind : int
-        zmq.EVENT_CONNECTED, EVENT_ACCEPTED, EVENT_ACCEPT_FAILED, EVENT_DISCONNECTED, EVENT_HANDSHAKE_SUCCEEDED, or
+        zmq.EVENT_CONNECTED, EVENT_ACCEPTED, EVENT_ACCEPT_FAILED, EVENT_DISCONNECTED, EVENT_CONNECT_RETRIED,
+        EVENT_HANDSHAKE_SUCCEEDED, or
         EVENT_HANDSHAKE_FAILED_NO_DETAIL, _PROTOCOL or _AUTH.
     endpoint : str
         Endpoint of the connection, escaped.
@@ -44,6 +46,7 @@ _TEXTS: dict[int, str] = {
     zmq.EVENT_ACCEPTED: "accepted",
     zmq.EVENT_ACCEPT_FAILED: "cannot accept",
     zmq.EVENT_DISCONNECTED: "disconnected",
+    zmq.EVENT_CONNECT_RETRIED: "tries again",
     zmq.EVENT_HANDSHAKE_SUCCEEDED: "handshake succeeded",
 }
 _WATCHED = sum(_TEXTS) | sum(_FAILURES)
@@ -69,6 +72,8 @@ class Monitor:
         self._watched = socket
         self._connects = connects
         self._open: set[int] = set()
+        # Addresses of the accepted connections, by their file descriptors.
+        self._peers: dict[int, str] = {}
         self.failure: str | None = None
         self.gave_up = False
         name = f"inproc://highway-monitor-{secrets.token_hex(8)}"
@@ -87,14 +92,30 @@ class Monitor:
     def read(self) -> list[Event]:
         """Return the events since the last call, oldest first."""
         events: list[Event] = []
+        raw: list[tuple[int, int, str]] = []
         while True:
             try:
                 head, endpoint = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return events
+                break
             kind, value = struct.unpack("=HI", head)
             if kind in _TEXTS or kind in _FAILURES:
-                events.append(self._event(kind, value, quoted(endpoint)))
+                raw.append((kind, value, quoted(endpoint)))
+        for number, (kind, value, endpoint) in enumerate(raw):
+            later = raw[number + 1 :]
+            if kind == zmq.EVENT_ACCEPTED and (zmq.EVENT_DISCONNECTED, value) not in [
+                each[:2] for each in later
+            ]:
+                # While the connection is open, its descriptor is not one of another connection.
+                self._peers[value] = _peer_of(value)
+            if kind in _FAILURES and not self._connects:
+                # The connection that failed is the next one that ends: one thread serves all of them.
+                gone = next((each[1] for each in later if each[0] == zmq.EVENT_DISCONNECTED), -1)
+                endpoint = f"{endpoint} from {self._peers.get(gone, '') or 'an unknown address'}"
+            elif kind == zmq.EVENT_DISCONNECTED:
+                self._peers.pop(value, None)
+            events.append(self._event(kind, value, endpoint))
+        return events
 
     def close(self) -> None:
         """Stop watching. Idempotent."""
@@ -117,6 +138,17 @@ class Monitor:
         if self.failure is None or _NO_AUTHENTICATOR not in self.failure:
             self.failure = f"handshake at {endpoint} failed: {text}"
         return Event(kind, endpoint, text)
+
+
+def _peer_of(descriptor: int) -> str:
+    """Return the address at the other end of a connection of libzmq; empty where it is not known."""
+    try:
+        with plain.socket(fileno=os.dup(descriptor)) as connection:
+            name = connection.getpeername()
+    except OSError:
+        return ""
+    # Without the port, which is another one at every attempt.
+    return str(name[0]) if isinstance(name, tuple) else "this machine"
 
 
 def _why(kind: int, value: int) -> str:

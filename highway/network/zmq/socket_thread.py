@@ -15,6 +15,7 @@ import select
 import socket as plain
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -23,9 +24,21 @@ import zmq
 from highway.errors import ArgumentError, MessageTooLargeError, ProtocolError
 from highway.network.protocol.consumer import Consumer
 from highway.network.protocol.link import TIMING
-from highway.network.protocol.messages import Bye, Data, Message, Refusal
+from highway.network.protocol.messages import (
+    Bye,
+    Data,
+    Hello,
+    Message,
+    Ping,
+    Query,
+    Ready,
+    Refusal,
+    Report,
+    State,
+)
 from highway.network.protocol.producer import Producer
 from highway.network.protocol.wire import decode, encode
+from highway.network.zmq.acquaintances import Acquaintances
 from highway.network.zmq.ends import End, Endpoint, Peer
 from highway.network.zmq.security import quoted
 from highway.network.zmq.sockets import close_context, open_context
@@ -52,6 +65,8 @@ RETRY = 0.05
 RECREATE = 1.0
 # Seconds that a peer may take to reconnect before it counts as dead; a PING detects it every second.
 UNREACHABLE = 1.5
+# Seconds between two lines in the log about an address that does not answer.
+RETRY_LOGGED = 30.0
 # Most malformed messages, and most failed handshakes, in the log; further ones are only counted.
 MOST_LOGGED = 20
 
@@ -130,6 +145,8 @@ class SocketThread:
         The link ends of the role; the thread sends the messages in their outboxes.
     upstream, downstream : Endpoint, optional
         The end towards producers, and the end towards consumers.
+    hello : Hello
+        What peers learn about this machine.
 
     Attributes
     ----------
@@ -152,6 +169,10 @@ class SocketThread:
     sent_bytes, sent_items, received_items : int
     malformed : int
         Number of dropped messages.
+    acquaintances : Acquaintances
+        Who the peers are.
+    status : callable
+        Returns the reports that answer a `Query`.
     """
 
     def __init__(
@@ -163,6 +184,7 @@ class SocketThread:
         producer: Producer | None = None,
         upstream: Endpoint | None = None,
         downstream: Endpoint | None = None,
+        hello: Hello,
     ) -> None:
         self.role = role
         self.consumer = consumer
@@ -177,8 +199,13 @@ class SocketThread:
         self.closing = self._closed = False
         self.sent_bytes = self.sent_items = self.received_items = self.malformed = 0
         self._reason = ""
-        self._refused = 0
+        # The failed handshakes that the log has.
+        self._refused: set[str] = set()
         self.awake = False
+        self.acquaintances = Acquaintances(hello)
+        self.status: Callable[[], list[dict[str, Any]]] = list
+        # Who asked for a report and has no answer yet.
+        self._asking: list[Peer] = []
         self._blocked: dict[Peer, float] = {}
         # Peers without a connection, and since when.
         self._unreachable: dict[Peer, float] = {}
@@ -301,6 +328,7 @@ class SocketThread:
         for end in ends:
             if end.binds:
                 continue
+            self.acquaintances.reconnected(end.peer)
             if end.upstream:
                 assert self.consumer is not None
                 self.consumer.greet(end.peer, now)
@@ -336,7 +364,10 @@ class SocketThread:
             for end, peer, message in arrived:
                 if self._unreachable:
                     self._unreachable.pop(peer, None)
-                self.role.receive(end.upstream, peer, message, now)
+                if isinstance(message, (Hello, Query, Report)):
+                    self._about_machines(peer, message, now)
+                else:
+                    self.role.receive(end.upstream, peer, message, now)
             # No tick after a mere wake-up: the wake-up only means that items were offered.
             if arrived or now >= until or now >= self._ticked + BEAT:
                 self._ticked = now
@@ -348,8 +379,11 @@ class SocketThread:
             if producer is not None and self.room.awaited and producer.unsent <= LOW:
                 self.room.notify()
         arrived.clear()
+        self._log_changes()
         if messages:
             self._send_messages(messages)
+        if self._asking:
+            self._answer(now)
         if self._unreachable:
             self._lose_unreachable(now)
         if producer is not None and (producer.has_work or self._blocked):
@@ -358,6 +392,42 @@ class SocketThread:
         # Last: the woken thread needs the GIL, which this thread holds until here.
         if offers:
             self.changed.notify()
+
+    def _about_machines(self, peer: Peer, message: Hello | Query | Report, now: float) -> None:
+        if isinstance(message, Hello):
+            text = self.acquaintances.meet(peer, message)
+            if text is not None:
+                logger.info("%s: %s", self._shown(peer), text)
+        elif isinstance(message, Query):
+            self._asking.append(peer)
+        elif self.producer is not None and peer in self.producer.links:
+            self.acquaintances.report(peer, message.reports, now)
+
+    def _answer(self, now: float) -> None:
+        """Answer those who asked for a report, and ask the consumers for theirs, which the next answer has."""
+        # Outside the lock: the figures of a pipeline may need locks of engine threads.
+        report = Report(self.status())
+        with self.lock:
+            consumers = [] if self.producer is None else list(self.producer.links)
+        messages: list[tuple[Any, Message]] = [(peer, report) for peer in dict.fromkeys(self._asking)]
+        self._asking.clear()
+        if self.acquaintances.may_ask(now):
+            messages += [(peer, Query()) for peer in consumers]
+        self._send_messages(messages)
+
+    def _log_changes(self) -> None:
+        """Log the peers that joined, left or died."""
+        for box in (self.consumer, self.producer):
+            while box is not None and box.changes:
+                change = box.changes.popleft()
+                text = self.acquaintances.changed(change)
+                if text is not None:
+                    logger.info("%s: %s", self._shown(change.peer), text)
+
+    def _shown(self, peer: Any) -> str:
+        """Return the address of the end that a peer is at, for the log."""
+        end = self.ends[peer.end]
+        return self.bound_addresses.get(end.upstream) or str(end.address)
 
     def _next_tick(self, now: float) -> float:
         """Return the latest time for the next tick of the role."""
@@ -384,6 +454,8 @@ class SocketThread:
             try:
                 self._open(end)
             except (OSError, zmq.ZMQError) as error:
+                if end.failure != str(error):
+                    logger.warning("%s: %s; tries again every %g s", end.address, error, RECREATE)
                 end.failure, end.recreate_at = str(error), now + RECREATE
                 return
             with self.lock:
@@ -392,16 +464,30 @@ class SocketThread:
         watch = end.socket.watch
         events = watch.read()
         if any(event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED for event in events):
+            end.retry_logged_at = -math.inf
             with self.lock:
                 self._greet([end])
+        elif any(event.kind == zmq.EVENT_CONNECT_RETRIED for event in events):
+            self._log_retry(end, now)
         if watch.failure not in (None, end.failure):
             end.failure = watch.failure
-            self._refused += 1
-            if self._refused <= MOST_LOGGED:
+            if (
+                end.failure is not None
+                and end.failure not in self._refused
+                and len(self._refused) < MOST_LOGGED
+            ):
+                self._refused.add(end.failure)
                 logger.warning("%s: %s", end.address, end.failure)
         if watch.gave_up:
             self._drop(end)
             end.recreate_at = now + RECREATE
+
+    def _log_retry(self, end: End, now: float) -> None:
+        if now - end.retry_logged_at >= RETRY_LOGGED:
+            end.retry_logged_at = now
+            logger.info(
+                "%s: no connection yet; tries again (does it listen, and is the name right?)", end.address
+            )
 
     def _drop(self, end: End) -> None:
         if end.socket is not None:
@@ -449,6 +535,8 @@ class SocketThread:
                 self.received_items += 1
             elif isinstance(message, Refusal):
                 message = message._replace(text=quoted(message.text))
+            elif isinstance(message, (Hello, Ready, Ping)):
+                self.acquaintances.seen(peer, frame)
             arrived.append((end, peer, message))
 
     def _messages(self) -> list[tuple[Any, Message]]:
@@ -464,9 +552,16 @@ class SocketThread:
         # Drops a message that cannot be sent: control messages are repeated.
         for peer, message in messages:
             try:
+                if isinstance(message, (Ready, Ping, State)):
+                    self._introduce(peer)
                 self._send(peer, message)
             except (ArgumentError, MessageTooLargeError) as error:
                 logger.warning("A %s was not sent: %s", type(message).__name__, error)
+
+    def _introduce(self, peer: Peer) -> None:
+        known = self.acquaintances
+        if not known.knows_us(peer) and self._send(peer, known.hello):
+            known.introduced(peer)
 
     def _send(self, peer: Peer, message: Message) -> bool:
         end = self.ends[peer.end]
@@ -506,6 +601,9 @@ class SocketThread:
             if self.producer is not None and not self.ends[peer.end].upstream:
                 with self.lock:
                     self.producer.lose(peer)
+            elif self.consumer is not None and self.ends[peer.end].upstream:
+                with self.lock:
+                    self.consumer.lose(peer)
 
     def _send_data(self, producer: Producer) -> None:
         """Send the waiting items, as far as there is room."""
@@ -520,6 +618,7 @@ class SocketThread:
             if found is None:
                 return
             to, data = found
+            self._introduce(to)
             sent = self._send(to, data)
             with self.lock:
                 if sent:
