@@ -1,0 +1,176 @@
+"""Workers: the modules of a pipeline on the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from highway.arguments import number, whole
+from highway.arguments.limits import MOST_WINDOW
+from highway.arguments.signatures import explained
+from highway.engine import Module, Pipeline
+from highway.engine.stats import PipelineStats
+from highway.errors import ArgumentError
+from highway.network import Remote
+from highway.network.zmq.security import SECRET_BYTES
+from highway.ray.actor import Place, WorkerActor
+from highway.ray.fleet import Fleet
+from highway.ray.library import library
+from highway.ray.scaling import Scaling
+
+__all__ = ["Workers"]
+
+# Most actors of a pipeline.
+MOST_WORKERS = 4096
+# Most cores of an actor.
+MOST_CPUS = 1024
+
+
+class Workers:
+    """Runs a pipeline's reading, decoding and stages on the nodes of a Ray cluster: ``Pipeline(modules, on=Workers(8))``.
+
+    The pipeline returns the same batches, in the same order and with the same bits, as without ``on=``. Each worker is
+    an actor of Ray: it connects to this process and holds nothing. If it dies, other workers make its batches and Ray
+    starts it again, on any node. Batches travel over ZMQ, encrypted, and not through Ray's object store.
+
+    Parameters
+    ----------
+    min, max : int
+        Fewest and most workers, 1 to 4096. By default `max` is `min`. In between, the pool grows while the training
+        waits and shrinks to what it uses, and the logger ``highway.ray`` says why.
+    cpus : float
+        Cores of each worker, more than 0, at most 1024: what Ray reserves, and how many threads decode.
+    resources : dict of str to float, optional
+        Further resources that each worker reserves, as ``ray.remote`` takes them.
+    label_selector : dict of str to str, optional
+        Labels of the nodes that may run workers, as ``ray.remote`` takes them.
+    runtime_env : dict, optional
+        Environment of the workers, as ``ray.remote`` takes it. It needs Highway, and the packages of the modules.
+    host : str, optional
+        Address or name at which the nodes reach this process; by default the address of its node in Ray.
+    window : int
+        Most batches in flight to one worker, 1 to 1024.
+    timeout : float or None
+        Seconds without progress after which the pipeline raises `PeerLostError`; None waits forever. It includes the
+        time in which Ray starts the workers, or nodes.
+    send : {"indices", "bytes"}
+        "indices": workers read the samples themselves. "bytes": this process reads the files and sends their bytes,
+        for workers that do not reach the storage. See `highway.network.Remote`.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+    MissingPackageError
+        Ray is not installed; raised by the Pipeline.
+
+    Notes
+    -----
+    Connects to the cluster of ``ray.init()``; without one, ``ray.init()`` is called, which starts Ray on this machine.
+
+    The workers end with the pipeline: with `Pipeline.stop`, when it is collected, and when this process dies.
+
+    Modules travel pickled: their classes must be importable on the nodes, or belong to the main program.
+
+    Examples
+    --------
+    >>> from highway.ray import Workers
+    >>> Workers(2, 64, cpus=4)
+    Workers(2, 64, cpus=4)
+    """
+
+    @explained()
+    def __init__(
+        self,
+        min: int,
+        max: int | None = None,
+        *,
+        cpus: float = 1,
+        resources: Mapping[str, float] | None = None,
+        label_selector: Mapping[str, str] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        host: str | None = None,
+        window: int = 8,
+        timeout: float | None = 60,
+        send: str = "indices",
+    ) -> None:
+        self.min = whole("Workers", "min", min, 1, MOST_WORKERS)
+        self.max = self.min if max is None else whole("Workers", "max", max, self.min, MOST_WORKERS)
+        self.cpus = number("Workers", "cpus", cpus, 0, MOST_CPUS)
+        if not self.cpus:
+            raise ArgumentError(f"Workers: cpus is {cpus!r}; expected more than 0, such as 0.5")
+        self.resources = _mapping("resources", resources)
+        self.label_selector = _mapping("label_selector", label_selector)
+        self.runtime_env = _mapping("runtime_env", runtime_env)
+        if host is not None and (not isinstance(host, str) or not host):
+            raise ArgumentError(f"Workers: host is {host!r}; expected an address or the name of a machine")
+        self.host = host
+        self.window = whole("Workers", "window", window, 1, MOST_WINDOW)
+        self.timeout = None if timeout is None else number("Workers", "timeout", timeout, 0)
+        self.send = send
+        self._remote: Remote | None = None
+        self._definition = b""
+        self._secret = b""
+        self._fleet: Fleet | None = None
+
+    def __repr__(self) -> str:
+        texts = [f"{self.min}"] + ([f"{self.max}"] if self.max != self.min else [])
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            if value != default:
+                texts.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}")
+        return f"Workers({', '.join(texts)})"
+
+    # What a pipeline calls
+
+    def distribute(self, modules: Sequence[Module]) -> Sequence[Module]:
+        """Return the modules that this process runs; see `highway.engine.Pipeline`."""
+        ray = library("Workers")
+        if not ray.is_initialized():
+            ray.init()
+        host = self.host or ray.util.get_node_ip_address()
+        address = f"tcp://[{host}]:*" if ":" in host else f"tcp://{host}:*"
+        self._secret = os.urandom(SECRET_BYTES)
+        self._remote = Remote(
+            address, address, window=self.window, timeout=self.timeout, secret=self._secret, send=self.send
+        )
+        return self._remote.distribute(modules)
+
+    def start(self, pipeline: Pipeline) -> None:
+        """Start the workers of a pipeline that was made."""
+        ray = library("Workers")
+        ...
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._fleet is not None:
+            self._fleet.stop()
+
+    @property
+    def places(self) -> list[Place]:
+        """Where workers run now: host, node of Ray, process."""
+        return [] if self._fleet is None else self._fleet.places
+
+
+_DEFAULTS: dict[str, Any] = {
+    "cpus": 1.0,
+    "resources": {},
+    "label_selector": {},
+    "runtime_env": {},
+    "host": None,
+    "window": 8,
+    "timeout": 60.0,
+    "send": "indices",
+}
+
+
+def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ArgumentError(f"Workers: {name} is {value!r}; expected a dict with names as keys")
+    return dict(value)
