@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -134,21 +133,59 @@ class Workers:
             ray.init()
         host = self.host or ray.util.get_node_ip_address()
         address = f"tcp://[{host}]:*" if ":" in host else f"tcp://{host}:*"
+        # A new one for each run: only the actors of this pipeline know it.
         self._secret = os.urandom(SECRET_BYTES)
         self._remote = Remote(
             address, address, window=self.window, timeout=self.timeout, secret=self._secret, send=self.send
         )
-        return self._remote.distribute(modules)
+        here = self._remote.distribute(modules)
+        self._definition = _pickled(ray, modules)
+        return here
 
     def start(self, pipeline: Pipeline) -> None:
-        """Start the workers of a pipeline that was made."""
+        """Start the workers, without waiting for them; see `highway.engine.Pipeline`."""
+        assert self._remote is not None
         ray = library("Workers")
-        ...
+        self._remote.start(pipeline)
+        tasks, batches = self._remote.addresses
+        options = {
+            "num_cpus": self.cpus,
+            "max_restarts": -1,
+            # Of the call that waits for a start; the others are made without.
+            "max_task_retries": -1,
+            # One call waits for the end of the worker, another one ends it.
+            "max_concurrency": 2,
+            "scheduling_strategy": "SPREAD",
+        }
+        for name in ("resources", "label_selector", "runtime_env"):
+            if getattr(self, name):
+                options[name] = getattr(self, name)
+        make = partial(
+            ray.remote(WorkerActor).options(**options).remote,
+            self._definition,
+            tasks,
+            batches,
+            self.cpus,
+            {"secret": self._secret, "window": self.window},
+        )
+        pipelines = weakref.ref(pipeline)
+        self._fleet = Fleet(
+            ray,
+            "ray workers",
+            make,
+            Scaling(self.min, self.max, self.cpus),
+            ", ".join([f"CPU {self.cpus:g}", *(f"{name} {count:g}" for name, count in self.resources.items())]),
+            partial(_stats, pipelines),
+            partial(_fail, pipelines),
+        )
+        self._fleet.start()
 
     def close(self) -> None:
         """End the workers."""
         if self._fleet is not None:
             self._fleet.stop()
+        if self._remote is not None:
+            self._remote.close()
 
     @property
     def places(self) -> list[Place]:
@@ -174,3 +211,29 @@ def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ArgumentError(f"Workers: {name} is {value!r}; expected a dict with names as keys")
     return dict(value)
+
+
+def _pickled(ray: Any, modules: Sequence[Module]) -> bytes:
+    """Return modules as bytes: specifications, and classes of the main program as a whole."""
+    for place, module in enumerate(modules):
+        try:
+            ray.cloudpickle.dumps(module)
+        except Exception as error:
+            # Whatever the user's objects raise.
+            raise ArgumentError(
+                f"Workers: modules[{place}], {module.name}, cannot be sent to another process: "
+                f"{type(error).__name__}: {error}; expected modules whose arguments can be pickled"
+            ) from error
+    found: bytes = ray.cloudpickle.dumps(list(modules))
+    return found
+
+
+def _stats(pipelines: weakref.ref[Pipeline]) -> PipelineStats | None:
+    pipeline = pipelines()
+    return None if pipeline is None else pipeline.stats()
+
+
+def _fail(pipelines: weakref.ref[Pipeline], error: BaseException) -> None:
+    pipeline = pipelines()
+    if pipeline is not None:
+        pipeline.stop()
