@@ -40,7 +40,9 @@ def _share() -> float:
     except ValueError:
         found = math.nan
     if not 0 < found < math.inf:
-        raise SettingError(f"The environment variable {SHARE} is {text!r}; expected a positive number, such as 4")
+        raise SettingError(
+            f"The environment variable {SHARE} is {text!r}; expected a positive number, such as 4"
+        )
     return found
 
 

@@ -129,6 +129,8 @@ class Workers:
     def distribute(self, modules: Sequence[Module]) -> Sequence[Module]:
         """Return the modules that this process runs; see `highway.engine.Pipeline`."""
         ray = library("Workers")
+        # The seeds that were drawn here go along.
+        self._definition = _pickled(ray, modules)
         if not ray.is_initialized():
             ray.init()
         host = self.host or ray.util.get_node_ip_address()
@@ -138,9 +140,7 @@ class Workers:
         self._remote = Remote(
             address, address, window=self.window, timeout=self.timeout, secret=self._secret, send=self.send
         )
-        here = self._remote.distribute(modules)
-        self._definition = _pickled(ray, modules)
-        return here
+        return self._remote.distribute(modules)
 
     def start(self, pipeline: Pipeline) -> None:
         """Start the workers, without waiting for them; see `highway.engine.Pipeline`."""
@@ -174,7 +174,9 @@ class Workers:
             "ray workers",
             make,
             Scaling(self.min, self.max, self.cpus),
-            ", ".join([f"CPU {self.cpus:g}", *(f"{name} {count:g}" for name, count in self.resources.items())]),
+            ", ".join(
+                [f"CPU {self.cpus:g}", *(f"{name} {count:g}" for name, count in self.resources.items())]
+            ),
             partial(_stats, pipelines),
             partial(_fail, pipelines),
         )
@@ -236,4 +238,4 @@ def _stats(pipelines: weakref.ref[Pipeline]) -> PipelineStats | None:
 def _fail(pipelines: weakref.ref[Pipeline], error: BaseException) -> None:
     pipeline = pipelines()
     if pipeline is not None:
-        pipeline.stop()
+        pipeline.fail(error)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from concurrency import eventually
-from ray_clusters import cluster, kill
+from ray_clusters import kill
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'highway-loader[ray]'")
 from ray_actors import Broken, Dying, Idle  # noqa: E402
@@ -14,12 +14,6 @@ from highway.errors import RemoteError  # noqa: E402
 from highway.ray import fleet as fleets  # noqa: E402
 from highway.ray.fleet import Fleet  # noqa: E402
 from highway.ray.scaling import Scaling  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    with cluster(tmp_path_factory.mktemp("r")) as found:
-        yield found
 
 
 class Fleets:

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 
 import pytest
-from ray_clusters import cluster
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'highway-loader[ray]'")
 import ray.train  # noqa: E402
@@ -15,12 +14,6 @@ from highway.engine import Pipeline  # noqa: E402
 from highway.errors import ArgumentError, PipelineStateError, StateMismatchError  # noqa: E402
 from highway.modules import Noise  # noqa: E402
 from highway.ray import loader, save_state, training  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    with cluster(tmp_path_factory.mktemp("r"), nodes=2, cpus=3) as found:
-        yield found
 
 
 def train(folder, world, **config):
@@ -42,6 +35,8 @@ def train(folder, world, **config):
     return {path.stem: json.loads(path.read_text()) for path in seen.iterdir()}
 
 
+# What Ray Train says of Ray Data, which it imports.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
 def test_a_training_goes_on_with_another_world(nodes, tmp_path):
     """Two ranks begin the epoch, one of them fails after the checkpoint, and three ranks continue."""
     begun = train(tmp_path, 2, steps=2, fail_once=str(tmp_path / "failed"))
@@ -49,9 +44,7 @@ def test_a_training_goes_on_with_another_world(nodes, tmp_path):
     continued = train(tmp_path, 3, steps=None)
     assert sorted(begun) == ["0", "1"]
     assert sorted(continued) == ["0", "1", "2"]
-    counts = Counter(
-        index for ranks in (begun, continued) for indices in ranks.values() for index in indices
-    )
+    counts = Counter(index for ranks in (begun, continued) for indices in ranks.values() for index in indices)
     assert counts == Counter(range(SIZE))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from concurrency import LIMIT, eventually
-from ray_clusters import cluster, kill
+from ray_clusters import kill
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'highway-loader[ray]'")
 import ray_driver  # noqa: E402
@@ -22,12 +22,6 @@ from ray_pipelines import SIZE, Failing, Paced, Poison, arrays, boxes, make_data
 from highway.engine import Pipeline  # noqa: E402
 from highway.errors import ArgumentError, PoisonItemError, RemoteError  # noqa: E402
 from highway.ray import Workers, scaling  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    with cluster(tmp_path_factory.mktemp("r")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +225,9 @@ def test_an_error_of_a_worker_is_raised_here(nodes, data):
 
 def test_workers_that_cannot_start(nodes, data):
     with (
-        pytest.raises(RemoteError, match="could not start, and none has worked: .*No module named 'only_here'"),
+        pytest.raises(
+            RemoteError, match="could not start, and none has worked: .*No module named 'only_here'"
+        ),
         Pipeline([*arrays(data), only_here()], on=Workers(1)) as pipeline,
     ):
         pipeline.dequeue()
@@ -315,23 +311,24 @@ def listening():
 
 
 @pytest.mark.parametrize(
-    ("options", "number", "code"),
+    ("options", "number", "codes"),
     [
-        ({"epochs": 1}, None, 0),
-        ({"epochs": 1, "failing": 13}, None, 1),
-        ({"epochs": 1000, "pace": 0.02}, signal.SIGINT, -signal.SIGINT),
-        ({"epochs": 1000, "pace": 0.02}, signal.SIGKILL, -signal.SIGKILL),
+        ({"epochs": 1}, None, {0}),
+        ({"epochs": 1, "failing": 13}, None, {1}),
+        # By the exception, or by the signal.
+        ({"epochs": 1000, "pace": 0.02}, signal.SIGINT, {1, -signal.SIGINT}),
+        ({"epochs": 1000, "pace": 0.02}, signal.SIGKILL, {-signal.SIGKILL}),
     ],
     ids=["success", "failure", "Ctrl-C", "kill -9"],
 )
-def test_nothing_is_left_after_the_driver(driver, options, number, code):
+def test_nothing_is_left_after_the_driver(driver, options, number, codes):
     ports = listening()
     process = driver(**options)
     lines = process.read(4 if number else None)
     if number:
         eventually(lambda: workers_on_this_machine())
     found, errors = process.end(number)
-    assert found == code, errors
+    assert found in codes, errors
     assert lines
     if "failing" in options:
         assert "13 is not allowed" in errors

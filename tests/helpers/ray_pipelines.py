@@ -57,9 +57,7 @@ def boxes(root, *, epochs=2, **options):
 
 def arrays(root, *, epochs=2, batch_size=4, **options):
     rows = np.random.default_rng(0).integers(0, 256, (SIZE, 6, 8, 3), np.uint8)
-    reader = ArrayReader(
-        rows, np.arange(SIZE), batch_size, seed=1, epochs=epochs, drop_last=False, **options
-    )
+    reader = ArrayReader(rows, np.arange(SIZE), batch_size, seed=1, epochs=epochs, drop_last=False, **options)
     return [reader, Augmentations([FlipX()], seed=2)]
 
 
