@@ -30,7 +30,7 @@ MOST_CPUS = 1024
 
 
 class Workers:
-    """Runs a pipeline's reading, decoding and stages on the nodes of a Ray cluster: ``Pipeline(modules, on=Workers(8))``.
+    """Runs the reader and the stages of a pipeline on a Ray cluster: ``Pipeline(modules, on=Workers(8))``.
 
     The pipeline returns the same batches, in the same order and with the same bits, as without ``on=``. Each worker is
     an actor of Ray: it connects to this process and holds nothing. If it dies, other workers make its batches and Ray
@@ -105,7 +105,8 @@ class Workers:
         self.resources = _mapping("resources", resources)
         self.label_selector = _mapping("label_selector", label_selector)
         self.runtime_env = _mapping("runtime_env", runtime_env)
-        if host is not None and (not isinstance(host, str) or not host):
+        given: object = host
+        if given is not None and not (isinstance(given, str) and given):
             raise ArgumentError(f"Workers: host is {host!r}; expected an address or the name of a machine")
         self.host = host
         self.window = whole("Workers", "window", window, 1, MOST_WINDOW)
@@ -210,7 +211,8 @@ _DEFAULTS: dict[str, Any] = {
 def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     if value is None:
         return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+    given: object = value
+    if not (isinstance(given, Mapping) and all(isinstance(key, str) for key in given)):
         raise ArgumentError(f"Workers: {name} is {value!r}; expected a dict with names as keys")
     return dict(value)
 

@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'highway-loader[ray]'")
-import ray.train  # noqa: E402
+ray_train = pytest.importorskip("ray.train", reason="Ray Train is not installed: pip install 'ray[train]'")
 from ray_loops import SIZE, loop  # noqa: E402
 
 from highway.engine import Pipeline  # noqa: E402
@@ -53,9 +52,9 @@ class Context:
 
     def __init__(self, monkeypatch, rank, world, folder=None):
         self._shard = rank, world
-        monkeypatch.setattr(ray.train, "get_context", lambda: self)
-        checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(folder)
-        monkeypatch.setattr(ray.train, "get_checkpoint", lambda: checkpoint)
+        monkeypatch.setattr(ray_train, "get_context", lambda: self)
+        checkpoint = None if folder is None else ray_train.Checkpoint.from_directory(folder)
+        monkeypatch.setattr(ray_train, "get_checkpoint", lambda: checkpoint)
 
     def get_world_rank(self):
         return self._shard[0]
