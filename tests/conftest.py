@@ -39,8 +39,8 @@ MARKED = {
     buckets cache cache_commands cached_samples combined compose concurrency cores dataset_reader demo detection docs
     docstrings epoch_lengths fetching fit floor_plan framework_guides groups guard_pages gzipped_tars kept_indexes
     list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging pairs
-    parcels paths placement plan policies pool_scaling proportions ray_missing readme remote_readers remote_tables
-    row_groups same_samples_everywhere sample_memory schedules seeds selection shape_schedules sheet stats
+    parcels paths placement plan policies pool_scaling proportions ray_arguments ray_missing readme remote_readers
+    remote_tables row_groups same_samples_everywhere sample_memory schedules seeds selection shape_schedules sheet stats
     system_packages table_reader tables_benchmark tar_objects tar_sink token_batches transform_sheet tuning urls views
     voc weights which_samples wrappers
     """,

@@ -33,14 +33,14 @@ def highway_modules(folder, dtype):
     return [reader, Augmentations(transforms, seed=1)]
 
 
-def highway_batches(folder, dtype, workers, on_ray) -> Iterator[np.ndarray]:
+def highway_batches(folder, dtype, workers, who) -> Iterator[np.ndarray]:
     from highway.engine import Pipeline
 
     on = None
-    if on_ray:
+    if who != "highway":
         from highway.ray import Workers
 
-        on = Workers(workers)
+        on = Workers(workers, host=None if who.endswith("encrypted") else "127.0.0.1")
     with Pipeline(highway_modules(folder, dtype), on=on) as pipeline:
         for batch in pipeline.forever():
             yield batch.images
@@ -144,7 +144,7 @@ def main():
     if who.startswith("Ray Data"):
         batches = ray_data_batches(folder, dtype, workers, who.split()[-1])
     else:
-        batches = highway_batches(folder, dtype, workers, on_ray)
+        batches = highway_batches(folder, dtype, workers, who)
     for _ in range(WARM):
         next(batches)
     watch = Watch(on_ray)

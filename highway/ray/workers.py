@@ -15,6 +15,7 @@ from highway.engine import Module, Pipeline
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError
 from highway.network import Remote
+from highway.network.zmq.addresses import Address, parse
 from highway.network.zmq.security import SECRET_BYTES
 from highway.ray.actor import Place, WorkerActor
 from highway.ray.fleet import Fleet
@@ -25,6 +26,8 @@ __all__ = ["Workers"]
 
 # Most actors of a pipeline.
 MOST_WORKERS = 4096
+# What `send` may be.
+SENT = ("indices", "bytes")
 # Most cores of an actor.
 MOST_CPUS = 1024
 
@@ -34,7 +37,8 @@ class Workers:
 
     The pipeline returns the same batches, in the same order and with the same bits, as without ``on=``. Each worker is
     an actor of Ray: it connects to this process and holds nothing. If it dies, other workers make its batches and Ray
-    starts it again, on any node. Batches travel over ZMQ, encrypted, and not through Ray's object store.
+    starts it again, on any node. Batches travel over ZMQ, encrypted with a secret of this run, and not
+    through Ray's object store.
 
     Parameters
     ----------
@@ -50,7 +54,8 @@ class Workers:
     runtime_env : dict, optional
         Environment of the workers, as ``ray.remote`` takes it. It needs Highway, and the packages of the modules.
     host : str, optional
-        Address or name at which the nodes reach this process; by default the address of its node in Ray.
+        Address of this machine at which the nodes reach this process; by default the address of its node in Ray.
+        With "127.0.0.1", all workers run on the node of this process, and batches are not encrypted.
     window : int
         Most batches in flight to one worker, 1 to 1024.
     timeout : float or None
@@ -105,16 +110,19 @@ class Workers:
         self.resources = _mapping("resources", resources)
         self.label_selector = _mapping("label_selector", label_selector)
         self.runtime_env = _mapping("runtime_env", runtime_env)
-        given: object = host
-        if given is not None and not (isinstance(given, str) and given):
-            raise ArgumentError(f"Workers: host is {host!r}; expected an address or the name of a machine")
         self.host = host
+        if host is not None:
+            _address(host)
         self.window = whole("Workers", "window", window, 1, MOST_WINDOW)
         self.timeout = None if timeout is None else number("Workers", "timeout", timeout, 0)
+        if send not in SENT:
+            raise ArgumentError(f"Workers: send is {send!r}; expected {' or '.join(map(repr, SENT))}")
         self.send = send
         self._remote: Remote | None = None
         self._definition = b""
-        self._secret = b""
+        self._secret: bytes | None = None
+        # The only node that reaches this process, if its address is that of its own machine.
+        self._here: str | None = None
         self._fleet: Fleet | None = None
 
     def __repr__(self) -> str:
@@ -134,12 +142,18 @@ class Workers:
         self._definition = _pickled(ray, modules)
         if not ray.is_initialized():
             ray.init()
-        host = self.host or ray.util.get_node_ip_address()
-        address = f"tcp://[{host}]:*" if ":" in host else f"tcp://{host}:*"
-        # A new one for each run: only the actors of this pipeline know it.
-        self._secret = os.urandom(SECRET_BYTES)
+        address = _address(self.host or ray.util.get_node_ip_address())
+        self._here = ray.get_runtime_context().get_node_id() if address.is_local else None
+        # A new one for each run: only the actors of this pipeline know it. Without one nothing is encrypted, which is
+        # needed where other machines reach the address.
+        self._secret = None if address.is_local else os.urandom(SECRET_BYTES)
         self._remote = Remote(
-            address, address, window=self.window, timeout=self.timeout, secret=self._secret, send=self.send
+            str(address),
+            str(address),
+            window=self.window,
+            timeout=self.timeout,
+            secret=self._secret,
+            send=self.send,
         )
         return self._remote.distribute(modules)
 
@@ -156,7 +170,7 @@ class Workers:
             "max_task_retries": -1,
             # One call waits for the end of the worker, another one ends it.
             "max_concurrency": 2,
-            "scheduling_strategy": "SPREAD",
+            "scheduling_strategy": "SPREAD" if self._here is None else _on_node(self._here),
         }
         for name in ("resources", "label_selector", "runtime_env"):
             if getattr(self, name):
@@ -215,6 +229,20 @@ def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     if not (isinstance(given, Mapping) and all(isinstance(key, str) for key in given)):
         raise ArgumentError(f"Workers: {name} is {value!r}; expected a dict with names as keys")
     return dict(value)
+
+
+def _address(host: object) -> Address:
+    """Return the address, with any free port, at which workers reach this process."""
+    if not isinstance(host, str) or not host:
+        raise ArgumentError(f"Workers: host is {host!r}; expected an address or a name of this machine")
+    return parse("Workers", f"tcp://[{host}]:*" if ":" in host else f"tcp://{host}:*", bind=True, name="host")
+
+
+def _on_node(node: str) -> Any:
+    """Return the strategy of Ray that starts actors on one node only."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _pickled(ray: Any, modules: Sequence[Module]) -> bytes:
