@@ -319,6 +319,12 @@ def allocating(allocator):
         current.allocator = before
 
 
+def allocates():
+    """Whether an allocator makes the memory of the pool of the calling thread."""
+    pool = getattr(current, "pool", None)
+    return pool is not None and (<BufferPool?> pool).allocator is not None
+
+
 def waiting(size_t nbytes):
     """Whether memory for an array of so many bytes waits for reuse in the pool of the calling thread.
 

@@ -291,6 +291,12 @@ class Source(Module):
     def end_tasks(self) -> None:
         """End `tasks`, if it waits: no more tasks are needed. Runs in another thread; must not wait."""
 
+    def abandon(self) -> None:
+        """Note that the batches of all tasks so far are dropped: `load` may return None instead, if it waits.
+
+        Runs in another thread, before `seek` or `begin_at`; must not wait.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         """What was delivered, as JSON-serializable data."""
         raise PipelineStateError(f"{self.name} has no state to save")

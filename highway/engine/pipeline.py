@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from types import TracebackType
@@ -20,6 +21,7 @@ from highway.engine.composition import check_regrouping, checked
 from highway.engine.epochs import Epochs
 from highway.engine.iteration import EpochIterator
 from highway.engine.module import Failure, Module, Outlet, Sink, Source, Stage, usable_cores
+from highway.engine.place import Place
 from highway.engine.run import Run
 from highway.engine.spec import Spec
 from highway.engine.stats import PipelineStats
@@ -52,6 +54,9 @@ class Pipeline:
         Most bytes of batches that wait in the queues or are in progress, 1 to 2**62, 128 MiB by default;
         divided evenly among the queues. One batch per worker is always allowed, however large; but a
         module whose number of workers is tuned gets more workers only if there is room for their batches.
+    on : Place, optional
+        Where the modules run, such as `highway.network.Remote`: on other processes or machines, with the same batches
+        as here. By default all run in this process.
 
     Raises
     ------
@@ -110,9 +115,19 @@ class Pipeline:
 
     @explained()
     def __init__(
-        self, modules: Sequence[Module], *, ordered: bool = True, max_bytes: int | None = None
+        self,
+        modules: Sequence[Module],
+        *,
+        ordered: bool = True,
+        max_bytes: int | None = None,
+        on: Place | None = None,
     ) -> None:
         self.given = tuple(checked(modules))
+        self.on = on
+        if on is not None and not isinstance(on, Place):
+            raise ArgumentError(
+                f"Pipeline: on is {on!r}; expected highway.network.Remote(...), highway.ray.Workers(...) or None"
+            )
         bound = (
             DEFAULT_MAX_BYTES
             if max_bytes is None
@@ -120,7 +135,8 @@ class Pipeline:
         )
         ordered = flag("Pipeline", "ordered", ordered)
         check_regrouping(self.given, ordered)
-        self.modules = tuple(module.for_run() for module in self.given)
+        here = self.given if on is None else checked(list(on.distribute(self.given)))
+        self.modules = tuple(module.for_run() for module in here)
         source = self.modules[0]
         assert isinstance(source, Source)
         if not (ordered or source.epochs_alike):
@@ -133,6 +149,13 @@ class Pipeline:
         self._epochs = Epochs(self._run)
         if any(module.starts_at_once for module in self.modules):
             self.start()
+        if on is not None:
+            self._close_place = weakref.finalize(self, on.close)
+            try:
+                on.start(self)
+            except BaseException:
+                self.stop()
+                raise
 
     # Start and stop
 
@@ -195,6 +218,8 @@ class Pipeline:
         again, from any thread; called by a module, it does not wait.
         """
         self._run.stop()
+        if self.on is not None:
+            self._close_place()
 
     def fail(self, error: BaseException) -> None:
         """End the pipeline with an exception, which all waiting and later calls raise; nothing if it has ended.
@@ -563,7 +588,7 @@ class Pipeline:
     def __reduce__(self) -> tuple[Any, ...]:
         run = self._run
         state = self.state_dict() if self._epochs.touched and not self._has_sink else None
-        return _restored, (list(self.given), run.ordered, run.max_bytes, state)
+        return _restored, (list(self.given), run.ordered, run.max_bytes, self.on, state)
 
     # Refusals
 
@@ -595,10 +620,14 @@ class Pipeline:
 
 
 def _restored(
-    modules: list[Module], ordered: bool, max_bytes: int, state: Mapping[str, Any] | None
+    modules: list[Module],
+    ordered: bool,
+    max_bytes: int,
+    on: Place | None,
+    state: Mapping[str, Any] | None,
 ) -> Pipeline:
     """Make a pipeline from its pickle."""
-    pipeline = Pipeline(modules, ordered=ordered, max_bytes=max_bytes)
+    pipeline = Pipeline(modules, ordered=ordered, max_bytes=max_bytes, on=on)
     if state is not None:
         pipeline.load_state_dict(state)
     return pipeline

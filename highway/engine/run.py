@@ -312,6 +312,7 @@ class Run:
         self.end_tasks()
         for runner in self.runners:
             runner.dropping = True
+        self.source.abandon()
         if not self.drop():
             raise self.outcome.error(what)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from highway.modules.readers.tar import TarReader
     from highway.modules.sinks.leveldb import LevelDBSink
     from highway.modules.sinks.tar import TarSink
-    from highway.network import ZMQSink, ZMQSource
+    from highway.network import Load, Tasks, ZMQSink, ZMQSource
 
 __all__ = [
     "ArrayReader",
@@ -42,6 +42,7 @@ __all__ = [
     "LevelDBSink",
     "LevelDBSource",
     "ListReader",
+    "Load",
     "Map",
     "Mix",
     "Noise",
@@ -52,6 +53,7 @@ __all__ = [
     "TableReader",
     "TarReader",
     "TarSink",
+    "Tasks",
     "VOCReader",
     "Window",
     "ZMQSink",
@@ -61,7 +63,7 @@ __all__ = [
 if not TYPE_CHECKING:
     # Type checkers would accept every name.
     def __getattr__(name: str) -> object:
-        if name in ("ZMQSink", "ZMQSource"):
+        if name in ("Load", "Tasks", "ZMQSink", "ZMQSource"):
             # Imported on first use: zmq takes as long to import as everything else.
             from highway import network
 

@@ -6,10 +6,12 @@ import itertools
 import os
 import socket
 import traceback
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from highway import errors
 from highway.batch import Batch, ragged_groups
 from highway.engine import Failure
 from highway.errors import (
@@ -23,12 +25,22 @@ from highway.errors import (
 from highway.network.protocol.messages import Item, Kind
 from highway.network.zmq.security import quoted
 
-__all__ = ["is_of_the_machine", "item_of", "new_name", "remote_error", "to_batch"]
+__all__ = [
+    "is_of_the_machine",
+    "item_of",
+    "new_name",
+    "remote_error",
+    "to_batch",
+    "with_remarks",
+    "without_remarks",
+]
 
 # Longest text of an error in a message, in characters and in bytes.
 MOST_TEXT = 4096
 MOST_BYTES = 12_000
 
+
+REMARKS = "bad samples"
 
 _TEXTS = {str}
 _numbers = itertools.count(1)
@@ -69,6 +81,33 @@ def item_of(outcome: Batch | Failure | None) -> Item:
             meta.append(groups)
             arrays += [outcome.offsets_of(group[0]) for group in groups]
     return Item(Kind.BATCH, meta, arrays)
+
+
+def with_remarks(item: Item, remarks: list[list[Any]]) -> Item:
+    """Return an item that tells of bad samples too: [number, class of the error, text] of each."""
+    return item._replace(meta=[*item.meta, [REMARKS, *remarks]])
+
+
+def without_remarks(item: Item) -> tuple[Item, dict[int, HighwayError]]:
+    """Return the item itself, and the errors of the bad samples that it tells of, by their numbers."""
+    last = item.meta[-1] if item.meta else None
+    if not isinstance(last, (list, tuple)) or not last or last[0] != REMARKS:
+        return item, {}
+    found = {}
+    for remark in last[1:]:
+        if not isinstance(remark, (list, tuple)) or [*map(type, remark)] != [int, str, str]:
+            raise ProtocolError("a batch tells of bad samples in another form than number, class and text")
+        number, kind, text = remark
+        found[number] = _local_error(kind, _shown(text))
+    return item._replace(meta=item.meta[:-1]), found
+
+
+def _local_error(kind: str, text: str) -> HighwayError:
+    """Return an error of one of Highway's classes by its name, as another machine raised it."""
+    made: object = getattr(errors, kind, None) if kind in errors.__all__ else None
+    if isinstance(made, type) and issubclass(made, HighwayError):
+        return made(text)
+    return RemoteError(f"{kind}: {text}")
 
 
 def _packed(keys: list[str]) -> list[NDArray[np.generic]]:

@@ -23,7 +23,7 @@ from highway.errors import (
     StateMismatchError,
     UndeliveredError,
 )
-from highway.network.batch_codec import item_of
+from highway.network.batch_codec import item_of, with_remarks
 from highway.network.protocol.delivery import Delivery
 from highway.network.protocol.link import TIMING
 from highway.network.protocol.messages import Cursor, Data, Item, Key
@@ -107,6 +107,8 @@ class _Producing(_Machine):
         self._keys: dict[int, Key] = {}
         self._drain_timeout = drain_timeout
         self._failures = 0
+        # Returns the bad samples since its last call, which the next item tells of.
+        self.remarks: Callable[[], list[list[Any]]] = list
 
     def identity(self, ticket: int) -> tuple[int, int]:
         key = self._keys[ticket]
@@ -142,6 +144,9 @@ class _Producing(_Machine):
     def _checked(self, outcome: Batch | Failure | None) -> Item:
         """Return the item of an outcome; raises before sending where it does not fit into a message."""
         item = item_of(outcome)
+        remarks = self.remarks()
+        if remarks:
+            item = with_remarks(item, remarks)
         check(item)
         return item
 

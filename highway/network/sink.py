@@ -16,6 +16,7 @@ from highway.errors import ArgumentError
 from highway.network.exactly_once import DataTransport, WorkerTransport
 from highway.network.push_pull import PushTransport
 from highway.network.source import DeliveryKind, ZMQSource, delivery_of, endpoint_of
+from highway.network.tasks import Load
 from highway.network.transport import Transport
 
 __all__ = ["ZMQSink"]
@@ -136,6 +137,9 @@ class ZMQSink(Outlet):
                 self._drain_timeout,
                 version(),
             )
+            for stage in stages:
+                if isinstance(stage, Load):
+                    self._transport.remarks = stage.remarks
         else:
             length = len(source) if hasattr(source, "__len__") else None
             self._transport = DataTransport(

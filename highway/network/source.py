@@ -13,7 +13,7 @@ from highway.batch import Batch
 from highway.engine import Module, Outlet, Source
 from highway.engine.stats import MachineStats, PipelineStats
 from highway.errors import ArgumentError
-from highway.network.batch_codec import is_of_the_machine, remote_error, to_batch
+from highway.network.batch_codec import is_of_the_machine, remote_error, to_batch, without_remarks
 from highway.network.exactly_once import TrainerTransport
 from highway.network.protocol.messages import Data, Kind
 from highway.network.push_pull import PullTransport
@@ -194,12 +194,14 @@ class ZMQSource(Source):
 
     def load(self, task: Data) -> Batch | None:
         """Return the batch of a message; None for a skipped one, or for an error with ``on_error="skip"``."""
-        if task.item.kind is Kind.BATCH:
-            return to_batch(task.item)
-        if task.item.kind is not Kind.ERROR:
+        item, bad = without_remarks(task.item)
+        self._errors += [(f"sample {number}", str(error)) for number, error in bad.items()]
+        if item.kind is Kind.BATCH:
+            return to_batch(item)
+        if item.kind is not Kind.ERROR:
             return None
-        error = remote_error(task.item)
-        if self.on_error == "raise" or is_of_the_machine(task.item):
+        error = remote_error(item)
+        if self.on_error == "raise" or is_of_the_machine(item):
             raise error
         key = task.key
         self._errors.append((f"epoch {key.epoch}, batch {key.seq}, stream {key.stream}", str(error)))

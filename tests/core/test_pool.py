@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from highway import batch
-from highway._core.pool import BufferPool, allocating, waiting
+from highway._core.pool import BufferPool, allocates, allocating, waiting
 from highway.errors import ArgumentError, ContractError
 
 SHAPE = (16, 24, 32, 3)
@@ -296,6 +296,19 @@ class Allocator:
 
     def addresses(self):
         return {block.ctypes.data for block in self.blocks.values()}
+
+
+def test_a_thread_knows_whether_its_pool_has_an_allocator():
+    def look():
+        without = allocates()
+        # The thread does not own its pool.
+        pools = [BufferPool(), BufferPool(allocator=Allocator())]
+        for pool in pools:
+            pool.use()
+            without = without, allocates()
+        return without
+
+    assert Task(look).result() == ((False, False), True)
 
 
 def test_allocator_makes_the_large_blocks():

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "store": BASE | {"batch", "storage"},
     "network/protocol": BASE,
     "network/zmq": BASE | {"network/protocol", "storage"},
-    "network": BASE | {"batch", "engine", "network/protocol", "network/zmq"},
+    "network": BASE | {"batch", "engine", "network/protocol", "network/zmq", "sampling"},
     "modules/readers": BASE | {"batch", "sampling", "engine", "transforms", "storage", "store"},
     "modules/stages": BASE | {"batch", "engine", "sampling", "transforms"},
     "modules/sinks": BASE | {"batch", "engine", "sampling", "storage", "store"},

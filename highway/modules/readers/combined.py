@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from highway.batch import Batch, empty
 from highway.engine.spec import Spec
-from highway.errors import ArgumentError, ContractError
+from highway.errors import ArgumentError, ContractError, HighwayError
 from highway.modules.readers.ordered import OrderedSource, Within
 from highway.sampling.digests import digest
+from highway.sampling.identity import numbers_of
 from highway.sampling.launchers import AUTO, WHOLE
 from highway.sampling.mixture import ConcatSampler, MixSampler
 from highway.sampling.sampler import Sampler, Task
@@ -151,6 +152,33 @@ class _Combined(OrderedSource):
         """(key, reason) of every bad sample found so far, once each, source by source."""
         run: Any = self.latest
         return [error for source in run.sources for error in getattr(source, "errors", ())]
+
+    @property
+    def bad_count(self) -> int:
+        return sum(source.bad_count for source in self.sources)
+
+    def bad_numbers(self) -> dict[int, HighwayError]:
+        firsts = self.order.firsts.tolist()
+        return {
+            first + number: error
+            for source, first in zip(self.sources, firsts, strict=True)
+            for number, error in source.bad_numbers().items()
+        }
+
+    def count_loaded(self, bad: Mapping[int, HighwayError], indices: NDArray[np.int64]) -> None:
+        numbers = numbers_of(indices)
+        members = self.order.members_of(numbers)
+        of_bad = self.order.members_of(np.array([*bad], np.int64)).tolist() if bad else []
+        for member, (source, first) in enumerate(zip(self.sources, self.order.firsts.tolist(), strict=True)):
+            own = {
+                number - first: error
+                for (number, error), one in zip(bad.items(), of_bad, strict=True)
+                if one == member
+            }
+            source.count_loaded(own, indices[members == member] - first)
+
+    def count_replaced(self, samples: int) -> None:
+        self.sources[0].count_replaced(samples)
 
     @property
     def replaced(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -30,10 +30,9 @@ from highway.modules.readers.options import PictureFileOptions, SourceOptions
 from highway.modules.readers.ordered import OrderedSource
 from highway.modules.readers.picture_mapping import PictureMapping
 from highway.modules.readers.picture_sizes import (
-    START_BYTES,
+    SizeReader,
     bucket_grouping,
     checked_sizes,
-    headers_in,
     read_sizes,
 )
 from highway.modules.readers.pictures.missing_parts import named
@@ -287,55 +286,11 @@ class ImageReader(OrderedSource):
             return None
         if given is not None:
             return checked_sizes(self.name, given, self.samples.size)
-        if not self.samples.at_hand:
-            raise ArgumentError(
-                f"{self.name}: sizes is missing: Buckets need height and width of each picture before it is read; "
-                "expected them as an array of int (N, 2), since those of data at URLs and of pictures in Parquet files "
-                "are not read from their headers"
-            )
-        return read_sizes(self.samples.size, self._reading_sizes)
+        return read_sizes(self.name, self.samples, self._size_reader)
 
-    def _reading_sizes(self) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
-        """Return a function that reads the sizes of some pictures, in this thread; (0, 0) for those that are bad."""
+    def _size_reader(self) -> SizeReader:
         decoder = self._local.decoder = jpeg.BatchDecoder(self._crew, max_pixels=self.max_pixels)
-
-        def by_starts(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-            starts = self.samples.starts(indices, START_BYTES)
-            try:
-                return decoder.read_contents(headers_in(starts), self.exif, 0).copy()
-            finally:
-                decoder.leave()
-
-        def in_full(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[int, HighwayError]]:
-            try:
-                heads, failures = self.samples.begin().read(decoder, indices, self.exif, 0)
-                for row in np.flatnonzero(heads[:, 0]).tolist():
-                    found = failures.get(row) or self._other(row, indices[row])
-                    if isinstance(found, OtherPicture):
-                        heads[row, 1:] = found.height, found.width
-                    else:
-                        failures[row], heads[row, 1:] = found, 0
-                return heads[:, 1:].copy(), failures
-            finally:
-                decoder.leave()
-
-        def read(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-            heads = by_starts(indices)
-            sizes = heads[:, 1:]
-            rest = np.flatnonzero(heads[:, 0])
-            if not len(rest):
-                return sizes
-
-            def again(rows: NDArray[np.int64]) -> dict[int, HighwayError]:
-                sizes[rest[rows]], found = in_full(indices[rest[rows]])
-                return {int(rows[row]): error for row, error in found.items()}
-
-            failures = again(np.arange(len(rest)))
-            if failures:
-                self._outages.retried(failures, again)
-            return sizes
-
-        return read
+        return SizeReader(self.samples, decoder, self.exif, self._other, self._outages)
 
     @property
     def bucket_sizes(self) -> dict[tuple[int, int], int]:

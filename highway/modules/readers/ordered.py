@@ -160,11 +160,7 @@ class OrderedSource(Source):
             self._bad_samples = self._bad_samples.another(order)
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
-        # The launcher may have begun since the source was made, or this is another process.
-        order = self.order.current()
-        if order is not self.order:
-            self.reorder(order)
-        self.begin_at(self._begun)
+        self.settle()
         self.begin_run()
 
     def begin_run(self) -> None:
@@ -177,6 +173,36 @@ class OrderedSource(Source):
         """Return the errors of all bad samples so far, by index."""
         found = self.latest._bad_samples
         return {} if found is None else found.errors()
+
+    # For a run whose samples are read on other machines
+
+    def settle(self) -> None:
+        """Take the order of this rank, and begin where the run begins; `enter` does, before it starts what reads."""
+        # The launcher may have begun since the source was made, or this is another process.
+        order = self.order.current()
+        if order is not self.order:
+            self.reorder(order)
+        self.begin_at(self._begun)
+
+    def plain_tasks(self, start: int | None = None) -> Iterator[Task]:
+        """One task for each batch, in order, from number `start` on; nothing is read ahead."""
+        return self.order.tasks_after(self._begun) if start is None else self.order.tasks(start)
+
+    @property
+    def bad_count(self) -> int:
+        """Number of bad samples so far."""
+        return len(self._bad_by_index())
+
+    def bad_numbers(self) -> dict[int, HighwayError]:
+        """Errors of the bad samples so far, by their numbers in the data."""
+        return self._bad_by_index()
+
+    def count_loaded(self, bad: Mapping[int, HighwayError], indices: NDArray[np.int64]) -> None:
+        """Count a batch of these samples, and the bad ones found meanwhile; raises as `load` does."""
+        if self._bad_samples is not None:
+            if bad:
+                self._bad_samples.note(bad)
+            self._bad_samples.count(indices)
 
     def count_replaced(self, samples: int) -> None:
         """Add to the number of replaced samples."""

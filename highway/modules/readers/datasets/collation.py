@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from highway.errors import ArgumentError, ContractError
 __all__ = ["Collator", "Field", "Names", "Planned", "Schema", "Unfit", "samples_of"]
 
 Names = Sequence[str] | Mapping[Any, str] | None
+
+_LARGE = 4096
+"""Bytes of a value that is worth a copy of its own."""
 
 _MOST_AXES_OF_LISTS = 2
 """Fields of more axes, such as pictures, are ragged only if the user says so."""
@@ -241,6 +245,51 @@ class Collator:
         return (first, "labels")[: len(keys)]
 
     # Batches
+
+    def large_fields(self, schema: Schema) -> list[Field]:
+        """Return the fields with large values of one shape."""
+        return [
+            field
+            for field in schema.fields
+            if field.kind == "array"
+            and field.dtype.itemsize * math.prod(field.shape) >= _LARGE
+            and not self._is_listed(field)
+        ]
+
+    def moved(self, schema: Schema, sample: Any, places: Mapping[str, NDArray[Any]], row: int) -> Any:
+        """Return a sample whose values are row `row` of `places`, written there, where they fit.
+
+        Parameters
+        ----------
+        schema : Schema
+        sample : object
+        places : dict of str to ndarray
+            By the name of the field.
+        row : int
+        """
+        values: Any
+        if schema.form == "value":
+            values = {None: sample}
+        elif schema.form == "mapping" and isinstance(sample, Mapping):
+            values = {**sample}
+        elif schema.form == "tuple" and isinstance(sample, tuple) and len(sample) == schema.width:
+            values = [*sample]
+        else:
+            return sample
+        for field in schema.fields:
+            if field.name not in places or (schema.form == "mapping" and field.key not in values):
+                continue
+            try:
+                array = _array(values[field.key])
+            except Unfit:
+                # `plan` says so.
+                continue
+            if array.dtype == field.dtype and array.shape == field.shape:
+                values[field.key] = place = places[field.name][row]
+                np.copyto(place, array)
+        if schema.form == "value":
+            return values[None]
+        return values if schema.form == "mapping" else tuple(values)
 
     def plan(
         self, schema: Schema, samples: Sequence[Any]

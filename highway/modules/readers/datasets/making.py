@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from highway.batch import Batch, empty
-from highway.modules.readers.datasets.collation import Collator, Planned, Schema, Unfit, samples_of
+from highway.modules.readers.datasets.collation import Collator, Field, Planned, Schema, Unfit, samples_of
 from highway.modules.readers.datasets.items import Items
 from highway.modules.readers.datasets.seeding import seed_libraries, seeds_of
 from highway.sampling.identity import numbers_of
@@ -23,6 +23,8 @@ COLLATING = -2
 # As after a reader of pictures, whose fit draws at position 0.
 _APPLIED = 1
 _OF_THE_MACHINE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+RowsFor = Callable[[Sequence[Field], int], Mapping[str, NDArray[Any]]]
 
 
 class Request(NamedTuple):
@@ -113,7 +115,9 @@ class Maker:
         plan = self.plan(request)
         return Answer(*filled(plan.arrays), plan.failures, plan.schema)
 
-    def plan(self, request: Request, mark: Callable[[int], None] | None = None) -> Plan:
+    def plan(
+        self, request: Request, mark: Callable[[int], None] | None = None, rows_for: RowsFor | None = None
+    ) -> Plan:
         """Read the samples of a request.
 
         Parameters
@@ -121,6 +125,9 @@ class Maker:
         request : Request
         mark : callable, optional
             Called with the row of the request before its sample is read, and with `COLLATING` afterwards.
+        rows_for : callable, optional
+            Returns arrays for the rows of fields, and so many samples. Large values are moved there as they are read,
+            so that no second copy of the batch waits for its end.
 
         Raises
         ------
@@ -138,22 +145,29 @@ class Maker:
             if plan is not None:
                 return plan
         seeds = None if self._seed is None else seeds_of(self._seed, request.epoch, request.indices)
-        samples, rows, failures = [], [], {}
-        one = self.items.one
+        samples: list[Any] = []
+        rows, failures = [], {}
+        one, schema = self.items.one, request.schema
+        places: Mapping[str, NDArray[Any]] = {}
+        if rows_for is not None and schema is not None:
+            places = rows_for(self.collator.large_fields(schema), len(request.indices))
         for row, index in enumerate(request.numbers.tolist()):
             if mark is not None:
                 mark(row)
             if seeds is not None:
                 seed_libraries(seeds[row])
             try:
-                samples.append(one(index))
+                sample = one(index)
             except (Exception, SystemExit) as error:
                 # A `sys.exit` would end the program without a word about the sample.
                 if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
                     raise
                 failures[row] = Failed(_raised(error), error)
-            else:
-                rows.append(row)
+                continue
+            if places and schema is not None:
+                sample = self.collator.moved(schema, sample, places, len(samples))
+            samples.append(sample)
+            rows.append(row)
         if mark is not None:
             mark(COLLATING)
         return self._collated(request, samples, rows, failures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import multiprocessing
 import multiprocessing.util
 import os
@@ -19,13 +20,14 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import recv_handle
+from multiprocessing.reduction import send_handle
 from typing import NamedTuple
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
+from highway._core.pool import allocates
 from highway.batch import empty
 from highway.errors import (
     ArgumentError,
@@ -36,7 +38,7 @@ from highway.errors import (
 )
 from highway.modules.readers.datasets.collation import Schema
 from highway.modules.readers.datasets.making import COLLATING, Answer, Failed, Maker, Request
-from highway.modules.readers.datasets.shared import Event, Packed, Placed, received, views_of
+from highway.modules.readers.datasets.shared import Packed, Placed, Slot, Slots, received, views_of
 from highway.modules.readers.datasets.worker import IDLE, ends_of_parent, serve
 
 __all__ = ["START_METHODS", "Processes"]
@@ -51,6 +53,8 @@ _START_LIMIT = 300.0
 """Seconds that a process has to import what the data set needs."""
 _MOST_LOSSES = 3
 """Times that a request is sent again after a process was lost that had begun no sample of it."""
+_UNCOPIED = 1 << 20
+"""Bytes of a batch that stays where its process wrote it; a smaller one is copied, which costs less than a map."""
 
 
 _START = object()
@@ -111,6 +115,7 @@ class Processes:
         self._start_method = start_method
         self._timeout = timeout
         self._context: BaseContext = multiprocessing.get_context(start_method)
+        self._slots = Slots()
         self._given: Packed | Maker | None = None
         # `_START`: one that is still to be started. None: the processes end, and so do those who wait for one.
         self._free: queue.SimpleQueue[_Process | object | None] = queue.SimpleQueue()
@@ -185,7 +190,7 @@ class Processes:
         while True:
             process = self._take()
             try:
-                reply = process.ask(request, self._timeout)
+                reply = process.ask(request, self._timeout, self._slots)
             except _Lost as lost:
                 self._replace(process)
                 if lost.row >= 0:
@@ -211,10 +216,8 @@ class Processes:
             except BaseException:
                 self._replace(process)
                 raise
-            memory, copied = process.memory, process.copied
-            # It makes the next batch while this one is copied.
             self._put(process)
-            return reply.copied(memory, copied)
+            return reply.answer(self._slots)
 
     def _take(self) -> _Process:
         process = self._free.get()
@@ -286,27 +289,31 @@ atexit.register(_end_all)
 
 
 class _Reply(NamedTuple):
-    """The answer of a process, in shared memory."""
+    """The answer of a process, whose arrays are in a slot."""
 
     placed: list[Placed]
     failures: dict[int, tuple[str, tuple[bytes | None, str] | None]]
     schema: Schema | None
+    slot: Slot
 
-    def copied(self, memory: mmap | None, event: Event | None) -> Answer:
-        """Copy the batch into memory of the pool, without the GIL; the process may then write the next one."""
+    def answer(self, slots: Slots) -> Answer:
+        """Return the batch, over the memory of the slot; a small one is copied into memory of the pool."""
         arrays, offsets = {}, {}
+        nbytes = sum(place.dtype.itemsize * math.prod(place.shape) for place in self.placed)
+        # Memory of an allocator is special, such as page-locked.
+        copies = nbytes < _UNCOPIED or allocates()
         if self.placed:
-            assert memory is not None and event is not None
-            try:
-                for place in self.placed:
-                    view, starts = views_of(memory, place)
-                    out = empty(place.shape, place.dtype)
-                    np.copyto(out, view)
-                    arrays[place.name] = out
-                    if starts is not None:
-                        offsets[place.name] = starts.copy()
-            finally:
-                event.set()
+            memory = self.slot.memory() if copies else self.slot.handed_over()
+        for place in self.placed:
+            arrays[place.name], starts = views_of(memory, place)
+            if copies:
+                out = empty(place.shape, place.dtype)
+                np.copyto(out, arrays[place.name])
+                arrays[place.name] = out
+            if starts is not None:
+                offsets[place.name] = starts.copy()
+        if copies:
+            slots.give(self.slot)
         failures = {
             row: Failed(text, None if packed is None else _unpacked(packed))
             for row, (text, packed) in self.failures.items()
@@ -338,23 +345,30 @@ class _Process:
         self.sentinel = self._process.sentinel
         self._pid = self._process.pid
         self._progress: mmap | None = None
-        self.memory: mmap | None = None
-        self.copied: Event | None = None
+        # The slots that it has, by their numbers.
+        self._slots: dict[int, ref[Slot]] = {}
 
-    def ask(self, request: Request, timeout: float | None) -> _Reply:
-        """Send a request and wait for the answer."""
+    def ask(self, request: Request, timeout: float | None, slots: Slots) -> _Reply:
+        """Send a request and wait for the answer; a slot into which the process may still write is dropped."""
         try:
             if self._progress is None:
                 self._await_start()
-            self._connection.send_bytes(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+            slot = slots.take()
+            dropped = [number for number, known in self._slots.items() if known() is None]
+            for number in dropped:
+                del self._slots[number]
+            sent = request, slot.number, dropped
+            self._connection.send_bytes(pickle.dumps(sent, pickle.HIGHEST_PROTOCOL))
+            if slot.number not in self._slots:
+                send_handle(self._connection, slot.file, self._pid)
+                self._slots[slot.number] = ref(slot)
             self._await(timeout)
             kind, *answer = pickle.loads(self._connection.recv_bytes())
             if kind == "raised":
+                slots.give(slot)
                 raise _Raised(_unpacked(answer[0]))
-            placed, failures, schema, new = answer
-            if new:
-                self.memory = received(self._connection)
-            return _Reply(placed, failures, schema)
+            placed, failures, schema = answer
+            return _Reply(placed, failures, schema, slot)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise self._lost() from None
 
@@ -384,7 +398,6 @@ class _Process:
             error.__cause__ = _RemoteTraceback(trace)
             raise error
         self._progress = received(self._connection)
-        self.copied = Event(recv_handle(self._connection))
 
     def _await(self, timeout: float | None) -> None:
         """Wait for the answer; raises _Lost where a sample takes longer than `timeout` seconds."""

@@ -250,8 +250,7 @@ class DatasetReader(OrderedSource):
     # The run
 
     def default_workers(self) -> int:
-        # One more copies a batch while every process works.
-        return self.processes + 1 if self.processes else usable_cores()
+        return self.processes or usable_cores()
 
     def most_workers(self) -> int:
         return self.default_workers()

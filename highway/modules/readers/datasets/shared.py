@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import pickle
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import DupFd, recv_handle, send_handle
+from multiprocessing.reduction import DupFd, recv_handle
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from highway.modules.readers.datasets.collation import Planned
+from highway.modules.readers.datasets.collation import Field, Planned
 
-__all__ = ["Event", "Packed", "Placed", "Room", "received", "views_of"]
+__all__ = ["Packed", "Placed", "Room", "Slot", "Slots", "received", "views_of"]
 
 _ALIGNMENT = 64
 _LEAST = 1 << 16
@@ -43,88 +45,146 @@ class Placed(NamedTuple):
     offsets_count: int
 
 
-class Room:
-    """The memory of one batch at a time, in the process that writes it; it grows with the batches.
-
-    Attributes
-    ----------
-    free : int
-        Descriptor of an event: 1 if the memory may be written. The parent sets it when it has copied a batch.
-    """
-
-    def __init__(self) -> None:
-        self._map: mmap.mmap | None = None
-        self._file = -1
-        self._size = 0
-        self.free = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
-
-    def write(self, arrays: Sequence[Planned]) -> tuple[list[Placed], bool]:
-        """Write the arrays of a batch, once the parent has copied the last one.
-
-        Returns
-        -------
-        list of Placed
-        bool
-            Whether the memory is new: the parent needs it, see `send`.
-        """
-        placed, end = [], 0
-        for array in arrays:
-            at = end
-            end = _aligned(at + array.dtype.itemsize * int(np.prod(array.shape, dtype=np.int64)))
-            count = 0 if array.offsets is None else len(array.offsets)
-            placed.append(Placed(array.name, array.dtype, array.shape, at, end, count))
-            end = _aligned(end + 8 * count)
-        if not placed:
-            return placed, False
-        os.eventfd_read(self.free)
-        try:
-            if self._map is None or end > self._size:
-                # Batches that grow once may grow again.
-                self._make(max(_LEAST, end + end // 4 if self._size else end))
-            assert self._map is not None
-            for array, place in zip(arrays, placed, strict=True):
-                out, offsets = views_of(self._map, place)
-                array.fill(out)
-                if offsets is not None and array.offsets is not None:
-                    offsets[:] = array.offsets
-        except BaseException:
-            # The parent gets no batch, so it would never say that it has copied it.
-            os.eventfd_write(self.free, 1)
-            raise
-        # Also if it was made for a batch that was not sent.
-        return placed, self._file >= 0
-
-    def _make(self, size: int) -> None:
-        self._map, self._size = None, 0
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-        self._file = file_in_memory(size)
-        self._map = mmap.mmap(self._file, size)
-        self._size = size
-
-    def send(self, connection: Connection, parent: int) -> None:
-        """Send the memory to the parent."""
-        send_handle(connection, self._file, parent)
-        os.close(self._file)
-        self._file = -1
-
-
-class Event:
-    """The parent's end of `Room.free`.
+class Slot:
+    """Memory for one batch at a time, in the parent, which says what process writes into it, and when.
 
     Parameters
+    ----------
+    number : int
+
+    Attributes
     ----------
     file : int
         Its descriptor, which is closed with this object.
     """
 
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.file = file_in_memory(0)
+        self._map: mmap.mmap | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, as many as the largest batch so far needed."""
+        return os.fstat(self.file).st_size
+
+    def memory(self) -> mmap.mmap:
+        """Return the memory, to copy from it."""
+        size = self.size
+        if self._map is None or len(self._map) < size:
+            self._map = mmap.mmap(self.file, size)
+        return self._map
+
+    def handed_over(self) -> mmap.mmap:
+        """Return the memory, which lives as long as any array over it; nobody may write another batch there."""
+        # Mapped at once: a fault for each page costs more.
+        return mmap.mmap(self.file, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
+class Slots:
+    """The slots of a reader. Several threads may use it at once."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._free: deque[Slot] = deque()
+
+    def take(self) -> Slot:
+        """Return a slot that is free, or a new one."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return Slot(next(self._numbers))
+
+    def give(self, slot: Slot) -> None:
+        """Take back a slot whose batch was copied."""
+        self._free.append(slot)
+
+
+class Room:
+    """A slot in the process that writes a batch into it; it grows with the batches.
+
+    Parameters
+    ----------
+    file : int
+        Descriptor of the slot, which is closed with this object.
+    """
+
     def __init__(self, file: int) -> None:
         self._file = file
+        self._map: mmap.mmap | None = None
+        self._rows: dict[str, Placed] = {}
+        self._end = 0
 
-    def set(self) -> None:
-        """Note that the batch was copied."""
-        os.eventfd_write(self._file, 1)
+    def rows_for(self, fields: Sequence[Field], count: int) -> Mapping[str, NDArray[Any]]:
+        """Return arrays in the slot for the rows of a batch, to write samples there as they are read.
+
+        Parameters
+        ----------
+        fields : sequence of Field
+        count : int
+            Most samples.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Of shape (count, ...), by the name of the field.
+        """
+        self._rows, self._end = {}, 0
+        for field in fields:
+            place = self._place(field.name, field.dtype, (count, *field.shape), 0)
+            self._rows[field.name] = place
+        memory = self._large_enough()
+        return {name: views_of(memory, place)[0] for name, place in self._rows.items()}
+
+    def write(self, arrays: Sequence[Planned]) -> list[Placed]:
+        """Write the arrays of a batch, except for those that are there since `rows_for`."""
+        placed, others = [], []
+        for array in arrays:
+            there = self._rows.get(array.name)
+            if there is not None and self._has(there, array):
+                placed.append(there._replace(shape=array.shape))
+                continue
+            count = 0 if array.offsets is None else len(array.offsets)
+            placed.append(self._place(array.name, array.dtype, array.shape, count))
+            others.append((array, placed[-1]))
+        if others:
+            memory = self._large_enough()
+            for array, place in others:
+                out, offsets = views_of(memory, place)
+                array.fill(out)
+                if offsets is not None and array.offsets is not None:
+                    offsets[:] = array.offsets
+        self._rows, self._end = {}, 0
+        return placed
+
+    def _place(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], offsets: int) -> Placed:
+        """Return a place after all others."""
+        at = self._end
+        end = _aligned(at + dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
+        self._end = _aligned(end + 8 * offsets)
+        return Placed(name, dtype, shape, at, end, offsets)
+
+    def _has(self, place: Placed, array: Planned) -> bool:
+        """Whether the parts of an array are the first rows at a place."""
+        if array.parts is None or array.offsets is not None or array.shape[1:] != place.shape[1:]:
+            return False
+        assert self._map is not None
+        rows, _ = views_of(self._map, place)
+        start, step = _address(rows), rows.strides[0]
+        return all(_address(part) == start + number * step for number, part in enumerate(array.parts))
+
+    def _large_enough(self) -> mmap.mmap:
+        """Return the memory with all places."""
+        size = 0 if self._map is None else len(self._map)
+        if self._map is None or self._end > size:
+            # Batches that grow once may grow again. Arrays over the map before keep it, and are of the same file.
+            size = max(_LEAST, self._end + self._end // 4 if size else self._end)
+            os.ftruncate(self._file, max(size, os.fstat(self._file).st_size))
+            self._map = mmap.mmap(self._file, size)
+        return self._map
 
     def __del__(self) -> None:
         os.close(self._file)
@@ -193,6 +253,11 @@ def views_of(memory: mmap.mmap, place: Placed) -> tuple[NDArray[Any], NDArray[np
     if not place.offsets_count:
         return array, None
     return array, np.ndarray((place.offsets_count,), np.int64, buffer=memory, offset=place.offsets_at)
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _aligned(number: int) -> int:

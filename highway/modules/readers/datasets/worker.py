@@ -13,7 +13,7 @@ from contextlib import suppress
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import parent_process
-from multiprocessing.reduction import send_handle
+from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 from weakref import WeakSet
 
@@ -64,32 +64,33 @@ def serve(connection: Connection, given: Packed | Maker) -> None:
         file = file_in_memory(PROGRESS_BYTES)
         progress = np.frombuffer(mmap(file, PROGRESS_BYTES), np.int64)
         progress[0] = IDLE
-        room = Room()
+        rooms: dict[int, Room] = {}
         connection.send_bytes(pickle.dumps(("ready",)))
         send_handle(connection, file, parent)
-        send_handle(connection, room.free, parent)
         os.close(file)
         while True:
-            request = pickle.loads(connection.recv_bytes())
-            answer, new = _answer(maker, request, room, lambda row: progress.__setitem__(0, row))
+            request, number, dropped = pickle.loads(connection.recv_bytes())
+            for unused in dropped:
+                del rooms[unused]
+            if number not in rooms:
+                rooms[number] = Room(recv_handle(connection))
+            answer = _answer(maker, request, rooms[number], lambda row: progress.__setitem__(0, row))
             progress[0] = IDLE
             connection.send_bytes(answer)
-            if new:
-                room.send(connection, parent)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         # The parent needs it no longer.
         return
 
 
-def _answer(maker: Maker, request: Any, room: Room, mark: Callable[[int], None]) -> tuple[bytes, bool]:
-    """Return the answer to a request, and whether the memory is to be sent after it."""
+def _answer(maker: Maker, request: Any, room: Room, mark: Callable[[int], None]) -> bytes:
+    """Return the answer to a request."""
     try:
-        plan = maker.plan(request, mark)
-        placed, new = room.write(plan.arrays)
+        plan = maker.plan(request, mark, room.rows_for)
+        placed = room.write(plan.arrays)
         failures = {row: (failed.text, _packed(failed.cause)) for row, failed in plan.failures.items()}
-        return pickle.dumps(("made", placed, failures, plan.schema, new)), new
+        return pickle.dumps(("made", placed, failures, plan.schema))
     except BaseException as error:
-        return pickle.dumps(("raised", _packed(error))), False
+        return pickle.dumps(("raised", _packed(error)))
 
 
 def _packed(error: BaseException | None) -> tuple[bytes | None, str] | None:

@@ -1,0 +1,511 @@
+"""Remote: reads, decodes and transforms on workers that connect to this process, which keeps the order."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+import numpy as np
+
+from highway._core.installation import version
+from highway.arguments import number, whole
+from highway.arguments.limits import MOST_WINDOW
+from highway.batch import Batch
+from highway.engine import Module, Pipeline, Source, Stage
+from highway.engine.spec import Spec
+from highway.engine.stats import MachineStats, PipelineStats
+from highway.errors import ArgumentError, PeerLostError, PipelineStateError, QueueClosed
+from highway.network.batch_codec import remote_error, to_batch, without_remarks
+from highway.network.exactly_once import DataTransport, TrainerTransport
+from highway.network.protocol.messages import Data, Kind
+from highway.network.reports import machines_of
+from highway.network.sink import ZMQSink
+from highway.network.source import ZMQSource, endpoint_of
+from highway.network.tasks import Load, Tasks, definition_of, reader_in, task_batch
+from highway.network.zmq.ends import Endpoint
+
+__all__ = ["Remote", "worker_pipeline"]
+
+# Most tasks that are out at a time, each with a thread of the pipeline that waits for its batch.
+MOST_OUT = 64
+# Most bytes of the batches of these tasks, and of those that arrived and wait for room in the pipeline, by the average
+# size; a few are always out.
+MOST_OUT_BYTES = 256 << 20
+LEAST_OUT = 4
+# Longest wait before a thread looks at the clock, in seconds.
+LOOK = 0.25
+# Longest wait for the end of a thread, in seconds.
+JOIN_LIMIT = 1.0
+
+
+class Remote:
+    """Where the modules of a pipeline run: on workers that connect to this process.
+
+    ``Pipeline(modules, on=Remote("tcp://*:5555", "tcp://*:5556"))`` returns the same batches as ``Pipeline(modules)``,
+    with the same bits and states. This process keeps the order: it sends tasks, about 500 bytes each, and receives
+    batches. Workers (``highway work``, `worker_pipeline`) read, decode and transform. They hold nothing that must
+    survive: if one dies, another makes its batches, and new ones may connect at any time.
+
+    The reader and the stages after it run on workers; the first `Rebatch`, `Filter` or `Pack`, and what follows it, run
+    here.
+
+    Parameters
+    ----------
+    tasks, batches : str
+        Addresses at which this process listens, for workers that fetch tasks, and that send batches. ``*`` as a port
+        chooses one; see `addresses`.
+    window : int
+        Most batches in flight to one worker, 1 to 1024.
+    timeout : float or None
+        Seconds without any batch, while some are expected, after which the pipeline raises `PeerLostError`. None waits
+        forever.
+    secret, insecure
+        See `ZMQSink`.
+    send : {"indices"}
+        What a task has: the numbers of its samples, which workers read themselves.
+
+    Raises
+    ------
+    ArgumentError
+        An argument is out of range.
+    SecurityError
+        Other machines can reach an address, and there is no secret.
+    """
+
+    def __init__(
+        self,
+        tasks: str = "tcp://127.0.0.1:*",
+        batches: str = "tcp://127.0.0.1:*",
+        *,
+        window: int = 8,
+        timeout: float | None = 60,
+        secret: bytes | str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        send: Literal["indices"] = "indices",
+    ) -> None:
+        self.window = whole("Remote", "window", window, 1, MOST_WINDOW)
+        self.timeout = None if timeout is None else number("Remote", "timeout", timeout, 0)
+        if send != "indices":
+            raise ArgumentError(f"Remote: send is {send!r}; expected 'indices'")
+        self.send = send
+        self._arguments = (tasks, batches)
+        self._secret, self._insecure = secret, insecure
+        self._ends = (
+            endpoint_of("Remote", tasks, True, self.window, secret, insecure),
+            endpoint_of("Remote", batches, True, self.window, secret, insecure),
+        )
+        self._reader: _RemoteReader | None = None
+
+    def __repr__(self) -> str:
+        tasks, batches = self._arguments
+        return f"Remote({tasks!r}, {batches!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {
+            "window": self.window,
+            "timeout": self.timeout,
+            "secret": self._secret,
+            "insecure": self._insecure,
+        }
+        return _remade, (self._arguments, options)
+
+    def distribute(self, modules: Sequence[Module]) -> Sequence[Module]:
+        """Return the modules that this process runs; `Pipeline` calls it."""
+        reader = reader_in("Remote", modules[0])
+        stages: list[Stage] = []
+        for module in modules[1:]:
+            if not isinstance(module, Stage) or module.regroups:
+                break
+            stages.append(module)
+        self._reader = _RemoteReader(reader, stages, self._ends, self.timeout)
+        return [self._reader, *modules[1 + len(stages) :]]
+
+    def start(self, pipeline: Pipeline) -> None:
+        """Do nothing: workers are started by others."""
+
+    def close(self) -> None:
+        """Do nothing: workers end with the connection."""
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """Addresses for workers: of the tasks, and of the batches. Known once the pipeline is made."""
+        run = None if self._reader is None else self._reader.latest
+        if run is None or run.addresses is None:
+            raise PipelineStateError(
+                "Remote: addresses is asked for, and no pipeline is made with it; expected Pipeline(modules, on=...) "
+                "before"
+            )
+        return run.addresses
+
+
+def _remade(arguments: tuple[str, str], options: dict[str, Any]) -> Remote:
+    return Remote(*arguments, **options)
+
+
+def worker_pipeline(
+    modules: Sequence[Module],
+    tasks: str,
+    batches: str,
+    *,
+    secret: bytes | str | os.PathLike[str] | None = None,
+    insecure: bool = False,
+    window: int = 8,
+    timeout: float | None = None,
+) -> Pipeline:
+    """Return the running pipeline of a worker: it fetches tasks, and sends batches.
+
+    Parameters
+    ----------
+    modules : sequence of Module
+        Those of the pipeline of the training: the reader, and stages. What runs on the training machine is dropped.
+    tasks, batches : str
+        See `Remote.addresses`.
+    secret, insecure, window
+        See `ZMQSink`.
+    timeout : float or None
+        Seconds without a training machine after which the pipeline ends with `PeerLostError`; None waits forever.
+
+    Returns
+    -------
+    Pipeline
+        `Pipeline.wait` returns when the training has ended; `Pipeline.drain` finishes the batches in progress.
+    """
+    here = _worker_part(modules)
+    return Pipeline(
+        [
+            ZMQSource(tasks, window=window, timeout=timeout, secret=secret, insecure=insecure),
+            Load(here[0]),
+            *here[1:],
+            ZMQSink(batches, bind=False, window=window, secret=secret, insecure=insecure),
+        ]
+    )
+
+
+def _worker_part(modules: Sequence[Module]) -> list[Any]:
+    """Return the modules that run on a worker: the reader, and the stages up to one that regroups."""
+    part: list[Any] = [reader_in("worker_pipeline", modules[0])]
+    for module in modules[1:]:
+        if not isinstance(module, Stage) or module.regroups:
+            break
+        part.append(module)
+    return part
+
+
+class _Waiting:
+    """A task that is out, and what comes back."""
+
+    __slots__ = ("arrived", "batch", "data", "dropped")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.data: Data | None = None
+        self.dropped = False
+        self.arrived = threading.Lock()
+        self.arrived.acquire()
+
+
+class _Out(Source):
+    """The tasks that are out, as a source for a `DataTransport`: it numbers them from 0, without epochs."""
+
+    def __init__(self, definition: str) -> None:
+        super().__init__(workers=1)
+        self._definition = definition
+        self._changed = threading.Condition()
+        self._waiting: dict[int, _Waiting] = {}
+        # Threads whose batch is out, or has no room in the pipeline yet.
+        self._busy: set[int] = set()
+        # Numbers of tasks that nobody waits for any more, and that were not sent.
+        self._dropped: set[int] = set()
+        self._next = self._sent = 0
+        self._ended = False
+        self._nbytes = 0.0
+        self.heard = time.monotonic()
+
+    def fingerprint(self) -> str:
+        return self._definition
+
+    def add(self, batch: Batch) -> tuple[int, _Waiting]:
+        """Add a task once there is room for its batch; returns its number."""
+        waiting, thread = _Waiting(batch), threading.get_ident()
+        with self._changed:
+            # It comes back when its last batch has room.
+            self._busy.discard(thread)
+            while len(self._busy) >= self._most and not self._ended:
+                self._changed.wait(LOOK)
+            if self._ended:
+                raise QueueClosed("Remote: the pipeline was stopped")
+            self._busy.add(thread)
+            if not self._waiting:
+                self.heard = time.monotonic()
+            number, self._next = self._next, self._next + 1
+            self._waiting[number] = waiting
+            self._changed.notify_all()
+        return number, waiting
+
+    def drop(self) -> None:
+        """Send no more of the tasks that are out, and wait for none of them."""
+        with self._changed:
+            for number, waiting in self._waiting.items():
+                if number >= self._sent:
+                    self._dropped.add(number)
+                waiting.dropped = True
+                waiting.arrived.release()
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Note that the calling thread adds no more tasks."""
+        with self._changed:
+            self._busy.discard(threading.get_ident())
+            self._changed.notify_all()
+
+    @property
+    def _most(self) -> int:
+        if not self._nbytes:
+            return MOST_OUT
+        return min(MOST_OUT, max(LEAST_OUT, int(MOST_OUT_BYTES / self._nbytes)))
+
+    def arrive(self, data: Data) -> None:
+        """Take what came back for a task."""
+        nbytes = data.item.nbytes
+        with self._changed:
+            self.heard = time.monotonic()
+            waiting = self._waiting.pop(data.key.seq, None)
+            if nbytes:
+                self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
+            self._changed.notify_all()
+        if waiting is not None:
+            waiting.data = data
+            waiting.arrived.release()
+
+    def end(self) -> None:
+        """Wake everyone. Takes no lock: the garbage collector may call it anywhere."""
+        self._ended = True
+        for waiting in [*self._waiting.values()]:
+            # Its batch may just have arrived.
+            with suppress(RuntimeError):
+                waiting.arrived.release()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    def tasks_from(self, start: int) -> Iterator[Batch | None]:
+        at = start
+        while True:
+            with self._changed:
+                while at not in self._waiting and at not in self._dropped and not self._ended:
+                    self._changed.wait(LOOK)
+                if self._ended:
+                    return
+                batch = None if at in self._dropped else self._waiting[at].batch
+                self._dropped.discard(at)
+                self._sent = at + 1
+            yield batch
+            at += 1
+
+
+class _RemoteReader(Tasks):
+    """A reader whose batches workers make: it has the order, the state and the bad samples of the reader.
+
+    Parameters
+    ----------
+    reader : Source
+    stages : sequence of Stage
+        What workers do after it.
+    ends : (Endpoint, Endpoint)
+        For tasks and for batches.
+    timeout : float or None
+    """
+
+    hands_over = True
+    starts_at_once = True
+
+    def __init__(
+        self,
+        reader: Any,
+        stages: Sequence[Stage],
+        ends: tuple[Endpoint, Endpoint],
+        timeout: float | None,
+    ) -> None:
+        super().__init__(reader)
+        self.name = reader.name
+        self.workers = MOST_OUT
+        self.queue_size = reader.queue_size
+        self._stages = tuple(stages)
+        self._ends = ends
+        self._timeout = timeout
+        self.latest: _RemoteReader | None = None
+        self.addresses: tuple[str, str] | None = None
+        self._out: _Out | None = None
+        self._sending: DataTransport | None = None
+        self._receiving: TrainerTransport | None = None
+        self._failure: deque[BaseException] = deque(maxlen=1)
+        self._spec: Spec | None = None
+        self._opened: list[None] = []
+        self._threads: list[threading.Thread] = []
+
+    def for_run(self) -> Module:
+        run = self.copied()
+        run.reader = self.reader.for_run()
+        self.latest = run
+        run.latest, run._failure, run._opened, run._threads = None, deque(maxlen=1), [], []
+        return run
+
+    def follow(self, before: Module | None) -> None:
+        # Copies tell what the batches will be; nobody runs them.
+        last: Module = self.reader.for_run()
+        last.follow(None)
+        spec = last.out_spec(None)
+        for stage in self._stages:
+            one = stage.for_run()
+            one.follow(last)
+            last, spec = one, one.out_spec(spec)
+        for name in ("image_shape", "image_shapes", "image_dtype", "view_fields"):
+            setattr(self, name, getattr(last, name))
+        self._spec = spec
+
+    def out_spec(self, before: Spec | None) -> Spec | None:
+        return self._spec
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        """(key, reason) of every bad sample found so far."""
+        found: list[tuple[str, str]] = getattr(self.reader, "errors", [])
+        return found
+
+    @property
+    def replaced(self) -> int:  # type: ignore[override]
+        count: int = self.reader.replaced
+        return count
+
+    def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        super().enter(modules, stats)
+        definition = definition_of(self.reader, self._stages)
+        self._definition = definition
+        out = self._out = _Out(f"{self.reader.fingerprint()}/{int(definition):016x}")
+        tasks, batches = self._ends
+        self._sending = DataTransport(self.name, out, None, tasks, stats, 0.0)
+        # The clock runs only while a batch is expected: see `load`.
+        self._receiving = TrainerTransport(self.name, batches, False, None, 1, version())
+        self._sending.start()
+        self._receiving.start()
+        upstream = self._receiving.bound_address(upstream=True)
+        downstream = self._sending.bound_address(upstream=False)
+        assert upstream is not None and downstream is not None
+        self.addresses = downstream, upstream
+        for work, name in ((_send, "tasks"), (_receive, "batches")):
+            arguments = (self._sending, out) if work is _send else (self._receiving, out)
+            thread = threading.Thread(
+                target=_guarded,
+                args=(work, arguments, self._failure, out),
+                name=f"highway {name}",
+                daemon=True,
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def load(self, task: Any) -> Batch | None:
+        """Have a worker make the batch of a task, and wait for it."""
+        if not len(task.indices):
+            self.reader.count_loaded({}, task.indices)
+            return None
+        out = self._out
+        assert out is not None
+        _, waiting = out.add(task_batch(task, self._definition))
+        while not waiting.arrived.acquire(timeout=LOOK):
+            self._check_time(out)
+        data = waiting.data
+        if waiting.dropped:
+            return None
+        if data is None:
+            if self._failure:
+                raise self._failure[0]
+            raise QueueClosed("Remote: the pipeline was stopped")
+        return self._made(task, data)
+
+    def _check_time(self, out: _Out) -> None:
+        if self._timeout is None or time.monotonic() - out.heard <= self._timeout:
+            return
+        receiving, sending = self._receiving, self._sending
+        assert receiving is not None and sending is not None and self.addresses is not None
+        raise PeerLostError(
+            f"{self.name}: no batch arrived for {self._timeout:g} s (timeout) from any worker, which fetch tasks at "
+            f"{self.addresses[0]} and send batches to {self.addresses[1]}; start workers: highway work --from "
+            f"{self.addresses[0]} --to {self.addresses[1]} --pipeline FILE.py:NAME"
+            f"{sending.driver.failure or receiving.driver.failure}"
+        )
+
+    def _made(self, task: Any, data: Data) -> Batch | None:
+        item, bad = without_remarks(data.item)
+        if item.kind is Kind.ERROR:
+            if bad:
+                # The policy for bad samples comes first.
+                self.reader.count_loaded(bad, task.indices[:0])
+            raise remote_error(item)
+        batch = to_batch(item) if item.kind is Kind.BATCH else None
+        indices = task.indices[:0] if batch is None else batch.indices
+        self.reader.count_loaded(bad, indices)
+        if batch is not None and len(indices) == len(task.indices):
+            replaced = int(np.count_nonzero(indices != task.indices))
+            if replaced:
+                self.reader.count_replaced(replaced)
+        return batch
+
+    def open(self) -> None:
+        # An item for each thread of the pipeline: appending and popping are atomic.
+        self._opened.append(None)
+
+    def close(self) -> None:
+        assert self._out is not None and self._sending is not None and self._receiving is not None
+        self._out.leave()
+        self._opened.pop()
+        if self._out.ended and not self._opened:
+            self._sending.close()
+            self._receiving.close()
+            for thread in self._threads:
+                thread.join(JOIN_LIMIT)
+
+    def machines(self) -> tuple[MachineStats, ...]:
+        return () if self._receiving is None else machines_of(self._receiving.reports())
+
+    def abandon(self) -> None:
+        if self._out is not None:
+            self._out.drop()
+
+    def interrupt(self) -> None:
+        if self._out is not None:
+            self._out.end()
+        for transport in (self._sending, self._receiving):
+            if transport is not None:
+                transport.driver.stop("end")
+
+
+def _guarded(
+    work: Callable[[Any, _Out], None], arguments: tuple[Any, _Out], failure: deque[BaseException], out: _Out
+) -> None:
+    """Run a thread of its own; what it raises, those who wait for batches raise."""
+    try:
+        work(*arguments)
+    except BaseException as error:
+        # Every error of the thread goes to the pipeline.
+        failure.append(error)
+        out.end()
+
+
+def _send(transport: DataTransport, out: _Out) -> None:
+    """Send the tasks that are out to workers."""
+    for ticket, batch in enumerate(transport.tasks_of(out, None)):
+        transport.carry(ticket, batch)
+
+
+def _receive(transport: TrainerTransport, out: _Out) -> None:
+    """Take the batches that arrive."""
+    for ticket, data in enumerate(transport.tasks()):
+        transport.delivered(ticket)
+        out.arrive(data)
