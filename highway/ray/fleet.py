@@ -104,7 +104,10 @@ class Fleet:
         self._since: PipelineStats | None = None
         self._measured = 0.0
         self._over = False
-        self._ended = threading.Event()
+        # Not an event: `stop` may be called by the garbage collector, in the middle of any code.
+        self._closing = False
+        self._closed = threading.Lock()
+        self._closed.acquire()
         self._thread = threading.Thread(target=self._watch, name=f"highway {name}", daemon=True)
 
     def start(self) -> None:
@@ -113,7 +116,9 @@ class Fleet:
 
     def stop(self) -> None:
         """End all workers. You may call it again, from any thread."""
-        self._ended.set()
+        self._closing = True
+        with suppress(RuntimeError):
+            self._closed.release()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(JOIN)
 
@@ -126,7 +131,7 @@ class Fleet:
 
     def _watch(self) -> None:
         try:
-            while not self._ended.is_set() and self._ray.is_initialized():
+            while not self._closing and self._ray.is_initialized():
                 now = time.monotonic()
                 self._look(now)
                 self._replenish(now)
@@ -135,10 +140,10 @@ class Fleet:
                 if pending:
                     self._ray.wait(pending, timeout=TICK)
                 else:
-                    self._ended.wait(TICK)
+                    self._closed.acquire(timeout=TICK)
         except Exception as error:
             # Nobody else would notice: the pipeline would wait for workers.
-            if not self._ended.is_set():
+            if not self._closing:
                 logger.exception("%s: the watch over the workers has ended", self._name)
                 self._fail(error)
         finally:

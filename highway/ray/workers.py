@@ -13,7 +13,7 @@ from highway.arguments.limits import MOST_WINDOW
 from highway.arguments.signatures import explained
 from highway.engine import Module, Pipeline
 from highway.engine.stats import PipelineStats
-from highway.errors import ArgumentError
+from highway.errors import ArgumentError, PipelineStateError
 from highway.network import Remote
 from highway.network.zmq.addresses import Address, parse
 from highway.network.zmq.security import SECRET_BYTES
@@ -133,10 +133,18 @@ class Workers:
                 texts.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}")
         return f"Workers({', '.join(texts)})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (self.min, self.max, {name: getattr(self, name) for name in _DEFAULTS})
+
     # What a pipeline calls
 
     def distribute(self, modules: Sequence[Module]) -> Sequence[Module]:
         """Return the modules that this process runs; see `highway.engine.Pipeline`."""
+        if self._fleet is not None:
+            raise PipelineStateError(
+                "Workers: these workers run another pipeline; expected Workers(...) of its own for each pipeline, or "
+                "the other one stopped"
+            )
         ray = library("Workers")
         # The seeds that were drawn here go along.
         self._definition = _pickled(ray, modules)
@@ -199,15 +207,17 @@ class Workers:
 
     def close(self) -> None:
         """End the workers."""
-        if self._fleet is not None:
-            self._fleet.stop()
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            fleet.stop()
         if self._remote is not None:
             self._remote.close()
 
     @property
     def places(self) -> list[Place]:
         """Where workers run now: host, node of Ray, process."""
-        return [] if self._fleet is None else self._fleet.places
+        fleet = self._fleet
+        return [] if fleet is None else fleet.places
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -229,6 +239,10 @@ def _mapping(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     if not (isinstance(given, Mapping) and all(isinstance(key, str) for key in given)):
         raise ArgumentError(f"Workers: {name} is {value!r}; expected a dict with names as keys")
     return dict(value)
+
+
+def _remade(low: int, high: int, options: dict[str, Any]) -> Workers:
+    return Workers(low, high, **options)
 
 
 def _address(host: object) -> Address:

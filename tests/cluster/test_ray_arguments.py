@@ -1,5 +1,6 @@
 """The arguments of `Workers`: checked, shown, and given to nobody before a pipeline needs them."""
 
+import pickle
 import re
 
 import pytest
@@ -41,3 +42,4 @@ def test_wrong_arguments(arguments, options, message):
 )
 def test_it_shows_its_arguments(text):
     assert repr(eval(text)) == text
+    assert repr(pickle.loads(pickle.dumps(eval(text)))) == text

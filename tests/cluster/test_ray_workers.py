@@ -21,7 +21,7 @@ import ray_driver  # noqa: E402
 from ray_pipelines import SIZE, Failing, Paced, Poison, arrays, boxes, make_data, pictures, told  # noqa: E402
 
 from highway.engine import Pipeline  # noqa: E402
-from highway.errors import ArgumentError, PoisonItemError, RemoteError  # noqa: E402
+from highway.errors import ArgumentError, PipelineStateError, PoisonItemError, RemoteError  # noqa: E402
 from highway.ray import Workers, scaling  # noqa: E402
 
 
@@ -211,6 +211,17 @@ def test_a_poisonous_sample_is_named_and_does_not_storm(nodes, data, tmp_path):
 
 
 # Errors
+
+
+def test_workers_of_another_pipeline(nodes, data):
+    workers = Workers(1)
+    with (
+        Pipeline(arrays(data), on=workers),
+        pytest.raises(PipelineStateError, match="these workers run another pipeline"),
+    ):
+        Pipeline(arrays(data), on=workers)
+    with Pipeline(arrays(data, epochs=1), on=workers) as pipeline:
+        assert len(told(pipeline.forever())) == SIZE // 4
 
 
 def test_an_error_of_a_worker_is_raised_here(nodes, data):
