@@ -213,8 +213,8 @@ class Fleet:
         """The process of an actor has died, or its worker has ended."""
         try:
             failure = self._ray.get(member.run)
-        except self._ray.exceptions.RayError as error:
-            failure, died = _reason(error), True
+        except self._ray.exceptions.RayError:
+            failure, died = "its process died, or its node was lost", True
         else:
             died = False
         if not died and not failure:

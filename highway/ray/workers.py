@@ -26,8 +26,6 @@ __all__ = ["Workers"]
 
 # Most actors of a pipeline.
 MOST_WORKERS = 4096
-# What `send` may be.
-SENT = ("indices", "bytes")
 # Most cores of an actor.
 MOST_CPUS = 1024
 
@@ -61,9 +59,6 @@ class Workers:
     timeout : float or None
         Seconds without progress after which the pipeline raises `PeerLostError`; None waits forever. It includes the
         time in which Ray starts the workers, or nodes.
-    send : {"indices", "bytes"}
-        "indices": workers read the samples themselves. "bytes": this process reads the files and sends their bytes,
-        for workers that do not reach the storage. See `highway.network.Remote`.
 
     Raises
     ------
@@ -100,7 +95,6 @@ class Workers:
         host: str | None = None,
         window: int = 8,
         timeout: float | None = 60,
-        send: str = "indices",
     ) -> None:
         self.min = whole("Workers", "min", min, 1, MOST_WORKERS)
         self.max = self.min if max is None else whole("Workers", "max", max, self.min, MOST_WORKERS)
@@ -115,9 +109,6 @@ class Workers:
             _address(host)
         self.window = whole("Workers", "window", window, 1, MOST_WINDOW)
         self.timeout = None if timeout is None else number("Workers", "timeout", timeout, 0)
-        if send not in SENT:
-            raise ArgumentError(f"Workers: send is {send!r}; expected {' or '.join(map(repr, SENT))}")
-        self.send = send
         self._remote: Remote | None = None
         self._definition = b""
         self._secret: bytes | None = None
@@ -161,7 +152,6 @@ class Workers:
             window=self.window,
             timeout=self.timeout,
             secret=self._secret,
-            send=self.send,
         )
         return self._remote.distribute(modules)
 
@@ -228,7 +218,6 @@ _DEFAULTS: dict[str, Any] = {
     "host": None,
     "window": 8,
     "timeout": 60.0,
-    "send": "indices",
 }
 
 

@@ -23,7 +23,6 @@ from highway.ray import Workers
         ((1,), {"host": "a b"}, "host is 'tcp://a b:*'"),
         ((1,), {"window": 0}, "window is 0"),
         ((1,), {"timeout": -1}, "timeout is -1"),
-        ((1,), {"send": "pixels"}, "send is 'pixels'; expected 'indices' or 'bytes'"),
         ((1,), {"cpu": 2}, "cpu"),
     ],
 )
