@@ -329,6 +329,8 @@ def _work(options: argparse.Namespace) -> int:
             "data machines connect to it with highway serve --connect"
         )
     with serve.Ending() as ending:
+        if options.pipeline is not None:
+            return serve.run(_of_pipeline(options), "Working", ending, options.drain_timeout)
         if options.transforms is None:
             stages = definitions.augmentations([FlipX()], options.seed, options.workers)
         else:
@@ -348,6 +350,37 @@ def _work(options: argparse.Namespace) -> int:
                 **_network(options),
             )
         return serve.run([source, *stages, sink], "Working", ending, options.drain_timeout)
+
+
+def _of_pipeline(options: argparse.Namespace) -> list[Module]:
+    """Return the modules of a worker of a pipeline with ``on=Remote(...)``."""
+    from highway.cli import definitions, serve
+    from highway.network.remote import worker_modules
+
+    refused = {
+        "--transforms": options.transforms is not None,
+        "--seed": options.seed is not None,
+        "--listen-from": options.listen_from,
+        "--listen-to": options.listen_to,
+        "more than one --from": len(options.sources) > 1,
+    }
+    for name, given in refused.items():
+        if given:
+            raise ArgumentError(
+                f"{name} is given with --pipeline; expected --from and --to, the addresses of Remote(...) on the "
+                "training machine: the pipeline has the transforms and their seeds"
+            )
+    modules = definitions.modules_in(*options.pipeline)
+    with serve.brief_warnings():
+        return worker_modules(
+            modules,
+            options.sources[0],
+            options.to,
+            workers=options.workers,
+            drain_timeout=options.drain_timeout,
+            timeout=options.timeout,
+            **_network(options),
+        )
 
 
 def _network(options: argparse.Namespace) -> dict[str, Any]:

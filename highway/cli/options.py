@@ -268,7 +268,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         commands,
         "work",
         runs["work"],
-        "run a worker: apply transforms between data machines and the training machine",
+        "run a worker: apply transforms, or read and decode, for a training machine",
     )
     work.add_argument(
         "--from",
@@ -293,6 +293,13 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         type=_place,
         metavar="FILE.py:NAME",
         help="a list of transforms, a Stage, or a list of Stages in a Python file (FlipX)",
+    )
+    work.add_argument(
+        "--pipeline",
+        type=_place,
+        metavar="FILE.py:NAME",
+        help="read and decode too: the modules of a training with Pipeline(modules, on=Remote(...)): a list, a "
+        "Pipeline or a function that returns one; --from and --to are the addresses of Remote",
     )
     work.add_argument("--seed", type=_shared_seed, metavar="N", help="seed of the transforms (0)")
     work.add_argument(

@@ -29,7 +29,7 @@ from highway.network.source import ZMQSource, endpoint_of
 from highway.network.tasks import Load, Tasks, definition_of, reader_in, task_batch
 from highway.network.zmq.ends import Endpoint
 
-__all__ = ["Remote", "worker_pipeline"]
+__all__ = ["Remote", "worker_modules", "worker_pipeline"]
 
 # Most tasks that are out at a time, each with a thread of the pipeline that waits for its batch.
 MOST_OUT = 64
@@ -116,12 +116,7 @@ class Remote:
 
     def distribute(self, modules: Sequence[Module]) -> Sequence[Module]:
         """Return the modules that this process runs; `Pipeline` calls it."""
-        reader = reader_in("Remote", modules[0])
-        stages: list[Stage] = []
-        for module in modules[1:]:
-            if not isinstance(module, Stage) or module.regroups:
-                break
-            stages.append(module)
+        reader, *stages = _worker_part("Remote", modules)
         self._reader = _RemoteReader(reader, stages, self._ends, self.timeout)
         return [self._reader, *modules[1 + len(stages) :]]
 
@@ -129,7 +124,11 @@ class Remote:
         """Do nothing: workers are started by others."""
 
     def close(self) -> None:
-        """Do nothing: workers end with the connection."""
+        """Tell the workers that the training has ended; `Pipeline` calls it."""
+        run = None if self._reader is None else self._reader.latest
+        if run is not None:
+            run.interrupt()
+            run.finish()
 
     @property
     def addresses(self) -> tuple[str, str]:
@@ -175,20 +174,36 @@ def worker_pipeline(
     Pipeline
         `Pipeline.wait` returns when the training has ended; `Pipeline.drain` finishes the batches in progress.
     """
-    here = _worker_part(modules)
     return Pipeline(
-        [
-            ZMQSource(tasks, window=window, timeout=timeout, secret=secret, insecure=insecure),
-            Load(here[0]),
-            *here[1:],
-            ZMQSink(batches, bind=False, window=window, secret=secret, insecure=insecure),
-        ]
+        worker_modules(
+            modules, tasks, batches, secret=secret, insecure=insecure, window=window, timeout=timeout
+        )
     )
 
 
-def _worker_part(modules: Sequence[Module]) -> list[Any]:
+def worker_modules(
+    modules: Sequence[Module],
+    tasks: str,
+    batches: str,
+    *,
+    workers: int | None = None,
+    drain_timeout: float = 30,
+    timeout: float | None = None,
+    **network: Any,
+) -> list[Module]:
+    """Return the modules of `worker_pipeline`; `workers` and `drain_timeout` are those of `Load` and `ZMQSink`."""
+    reader, *stages = _worker_part("worker_pipeline", modules)
+    return [
+        ZMQSource(tasks, timeout=timeout, **network),
+        Load(reader, workers=workers),
+        *stages,
+        ZMQSink(batches, bind=False, drain_timeout=drain_timeout, **network),
+    ]
+
+
+def _worker_part(owner: str, modules: Sequence[Module]) -> list[Any]:
     """Return the modules that run on a worker: the reader, and the stages up to one that regroups."""
-    part: list[Any] = [reader_in("worker_pipeline", modules[0])]
+    part: list[Any] = [reader_in(owner, modules[0])]
     for module in modules[1:]:
         if not isinstance(module, Stage) or module.regroups:
             break
@@ -284,8 +299,11 @@ class _Out(Source):
             waiting.arrived.release()
 
     def end(self) -> None:
-        """Wake everyone. Takes no lock: the garbage collector may call it anywhere."""
+        """Wake everyone. Waits for no lock: the garbage collector may call it anywhere."""
         self._ended = True
+        if self._changed.acquire(blocking=False):
+            self._changed.notify_all()
+            self._changed.release()
         for waiting in [*self._waiting.values()]:
             # Its batch may just have arrived.
             with suppress(RuntimeError):
@@ -347,19 +365,18 @@ class _RemoteReader(Tasks):
         self._receiving: TrainerTransport | None = None
         self._failure: deque[BaseException] = deque(maxlen=1)
         self._spec: Spec | None = None
-        self._opened: list[None] = []
         self._threads: list[threading.Thread] = []
 
     def for_run(self) -> Module:
         run = self.copied()
         run.reader = self.reader.for_run()
         self.latest = run
-        run.latest, run._failure, run._opened, run._threads = None, deque(maxlen=1), [], []
+        run.latest, run._failure, run._threads = None, deque(maxlen=1), []
         return run
 
     def follow(self, before: Module | None) -> None:
         # Copies tell what the batches will be; nobody runs them.
-        last: Module = self.reader.for_run()
+        last: Module = self.reader.copied()
         last.follow(None)
         spec = last.out_spec(None)
         for stage in self._stages:
@@ -457,19 +474,17 @@ class _RemoteReader(Tasks):
                 self.reader.count_replaced(replaced)
         return batch
 
-    def open(self) -> None:
-        # An item for each thread of the pipeline: appending and popping are atomic.
-        self._opened.append(None)
-
     def close(self) -> None:
-        assert self._out is not None and self._sending is not None and self._receiving is not None
-        self._out.leave()
-        self._opened.pop()
-        if self._out.ended and not self._opened:
-            self._sending.close()
-            self._receiving.close()
-            for thread in self._threads:
-                thread.join(JOIN_LIMIT)
+        if self._out is not None:
+            self._out.leave()
+
+    def finish(self) -> None:
+        """Close the sockets and wait for the threads, after `interrupt`."""
+        for transport in (self._sending, self._receiving):
+            if transport is not None:
+                transport.close()
+        for thread in self._threads:
+            thread.join(JOIN_LIMIT)
 
     def machines(self) -> tuple[MachineStats, ...]:
         return () if self._receiving is None else machines_of(self._receiving.reports())
