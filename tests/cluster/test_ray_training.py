@@ -37,7 +37,7 @@ def train(folder, world, **config):
 # What Ray Train says of Ray Data, which it imports.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
 def test_a_training_goes_on_with_another_world(nodes, tmp_path):
-    """Two ranks begin the epoch, one of them fails after the checkpoint, and three ranks continue."""
+    """Two ranks begin the epoch, one fails after the checkpoint, and three continue; each rank has workers."""
     begun = train(tmp_path, 2, steps=2, fail_once=str(tmp_path / "failed"))
     assert (tmp_path / "failed").exists()
     continued = train(tmp_path, 3, steps=None)

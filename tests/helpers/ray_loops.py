@@ -8,7 +8,7 @@ from pathlib import Path
 import ray.train
 
 from highway.modules import Noise
-from highway.ray import loader, save_state
+from highway.ray import Workers, loader, save_state
 
 SIZE = 60
 
@@ -17,7 +17,8 @@ def loop(config):
     """Take batches, report a checkpoint after each, and note the samples of all steps that were reported."""
     rank = ray.train.get_context().get_world_rank()
     note = Path(config["seen"]) / f"{rank}.json"
-    with loader([Noise(4, 4, size=SIZE, seed=1, epochs=1, drop_last=False)], on=config.get("on")) as pipeline:
+    modules = [Noise(4, 4, size=SIZE, seed=1, epochs=1, drop_last=False)]
+    with loader(modules, on=Workers(1, cpus=0.5)) as pipeline:
         for step, batch in enumerate(islice(pipeline, config["steps"])):
             seen = json.loads(note.read_text()) if note.exists() else []
             with tempfile.TemporaryDirectory() as folder:
