@@ -3,8 +3,10 @@
 import json
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from framework_programs import programs
 
 ray_train = pytest.importorskip("ray.train", reason="Ray Train is not installed: pip install 'ray[train]'")
 from ray_loops import SIZE, loop  # noqa: E402
@@ -111,6 +113,25 @@ def test_a_checkpoint_without_a_state(monkeypatch, tmp_path, contents, message):
     Context(monkeypatch, 0, 1, tmp_path)
     with pytest.raises(StateMismatchError, match=message):
         loader(modules())
+
+
+def test_the_loop_of_the_page(nodes, monkeypatch, tmp_path):
+    reported = []
+
+    def report(metrics, checkpoint):
+        reported.append((metrics, sorted(os.listdir(checkpoint.path))))
+
+    monkeypatch.setattr(ray_train, "report", report)
+    Context(monkeypatch, 0, 1)
+    shown = {
+        "train_step": lambda images, labels: float(labels[0]),
+        "save_model": lambda folder: Path(folder, "model").touch(),
+    }
+    exec(programs("docs/ray.md")["loop.py"], shown)
+    shown["train_loop_per_worker"]({"modules": [Noise(1, 4, size=100, seed=1, epochs=1)]})
+    ((metrics, files),) = reported
+    assert files == [training.STATE_FILE, "model"]
+    assert list(metrics) == ["loss"]
 
 
 def test_outside_of_a_training():

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from concurrency import LIMIT, eventually
+from framework_programs import programs, run
 from ray_clusters import kill
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'highway-loader[ray]'")
@@ -99,6 +100,14 @@ def test_nothing_goes_through_the_object_store(nodes, data):
         for _ in islice(pipeline.forever(), 100):
             pass
         assert before - free() < 1e6
+
+
+def test_the_program_of_the_page(nodes, data, tmp_path):
+    (tmp_path / "demo-output").mkdir()
+    (tmp_path / "demo-output" / "photos").symlink_to(data / "photos")
+    (tmp_path / "on_ray.py").write_text(programs("docs/ray.md")["on_ray.py"])
+    printed = run("on_ray.py", folder=tmp_path, RAY_ADDRESS=nodes.address)
+    assert printed.count("(16, 224, 224, 3) [") == SIZE // 16
 
 
 # Exactly once
