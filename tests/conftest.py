@@ -20,6 +20,9 @@ settings.load_profile("highway")
 # Which of the files have tests that are not run by every environment of tox: "test_" and one of these. The markers
 # are explained in pyproject.toml; files without a marker are run by all but `machines`.
 MARKED = {
+    "cluster": """
+    ray_fleet ray_training ray_workers
+    """,
     "kernel": """
     color crew erase_and_mix filters fused_runs gather geometry jpeg jpeg_sequential many_views mix noise orientation
     packing philox png ranges resample simd tables values warp warps webp
@@ -36,10 +39,10 @@ MARKED = {
     buckets cache cache_commands cached_samples cluster_files combined compose concurrency cores dataset_reader demo
     detection docs docstrings epoch_lengths fetching fit floor_plan framework_guides groups guard_pages gzipped_tars
     kept_indexes list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages
-    packaging pairs parcels paths placement plan policies proportions readme remote_readers remote_tables row_groups
-    same_samples_everywhere sample_memory schedules seeds selection shape_schedules sheet stats system_packages
-    table_reader tables_benchmark tar_objects tar_sink token_batches transform_sheet tuning urls views voc weights
-    which_samples wrappers
+    packaging pairs parcels paths placement plan policies pool_scaling proportions ray_arguments ray_missing readme
+    remote_readers remote_tables row_groups same_samples_everywhere sample_memory schedules seeds selection
+    shape_schedules sheet stats system_packages table_reader tables_benchmark tar_objects tar_sink token_batches
+    transform_sheet tuning urls views voc weights which_samples wrappers
     """,
     "python": """
     arguments cli construction dataset_processes driver ends folders format_limits network order saver shutdown signal

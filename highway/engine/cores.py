@@ -1,4 +1,4 @@
-"""Number of cores that this process may use, by its CPU affinity and the quotas of its control groups."""
+"""Number of cores that this process may use: CPU affinity, quotas of its control groups, HIGHWAY_CORES."""
 
 from __future__ import annotations
 
@@ -6,17 +6,44 @@ import math
 import os
 from collections.abc import Iterator
 
-__all__ = ["cpu_quota", "usable_cores"]
+from highway.errors import SettingError
+
+__all__ = ["SHARE", "cpu_quota", "usable_cores"]
+
+# The environment variable with the most cores of this process, where a scheduler only counts them: processes that
+# share a machine would otherwise each use all of its cores.
+SHARE = "HIGHWAY_CORES"
 
 
 def usable_cores() -> int:
     """Number of cores that this process may use.
 
-    The cores of its CPU affinity, limited by the quota of its control groups (a container's ``--cpus``). A fraction of
-    a core counts as a whole one: two threads that share 1.5 cores are faster than one thread.
+    The cores of its CPU affinity, limited by the quota of its control groups (a container's ``--cpus``) and by the
+    environment variable HIGHWAY_CORES. A fraction of a core counts as a whole one: two threads that share 1.5 cores
+    are faster than one thread.
+
+    Raises
+    ------
+    SettingError
+        HIGHWAY_CORES is not a positive number.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, cpu_quota())))
+    return max(1, math.ceil(min(cores, cpu_quota(), _share())))
+
+
+def _share() -> float:
+    text = os.environ.get(SHARE)
+    if not text:
+        return math.inf
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise SettingError(
+            f"The environment variable {SHARE} is {text!r}; expected a positive number, such as 4"
+        )
+    return found
 
 
 def cpu_quota(process: str = "/proc/self") -> float:

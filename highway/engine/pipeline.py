@@ -221,6 +221,17 @@ class Pipeline:
         if self.on is not None:
             self._close_place()
 
+    def fail(self, error: BaseException) -> None:
+        """End the pipeline with an exception, which all waiting and later calls raise; nothing if it has ended.
+
+        For what runs the pipeline's modules elsewhere (``on=``), when it cannot go on. Call it from any thread.
+
+        Parameters
+        ----------
+        error : BaseException
+        """
+        self._run.fail(error)
+
     def drain(self, timeout: float | None = None) -> None:
         """Start no new tasks, finish those in progress, and stop; for a pipeline that ends in a sink.
 

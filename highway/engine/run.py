@@ -178,6 +178,16 @@ class Run:
             finally:
                 finalizer.detach()
 
+    def fail(self, error: BaseException) -> None:
+        """End all threads with an exception of none of them; nothing if they have ended."""
+        if self.control.closing:
+            return
+        thread = threading.current_thread().name
+        try:
+            self.outcome.fail(error, f"Raised outside of the modules, thread {thread!r}.")
+        finally:
+            self.control.close()
+
     def end_tasks(self) -> None:
         """Start no new tasks; those in progress are finished."""
         first = self.runners[0]

@@ -250,7 +250,8 @@ class _Out(Source):
         with self._changed:
             # It comes back when its last batch has room.
             self._busy.discard(thread)
-            while len(self._busy) >= self._most and not self._ended:
+            # The first in order always goes: others may wait for room in the pipeline until it has arrived.
+            while not self._ended and len(self._busy) >= self._most and not self._is_first(batch):
                 self._changed.wait(LOOK)
             if self._ended:
                 raise QueueClosed("Remote: the pipeline was stopped")
@@ -261,6 +262,11 @@ class _Out(Source):
             self._waiting[number] = waiting
             self._changed.notify_all()
         return number, waiting
+
+    def _is_first(self, batch: Batch) -> bool:
+        """Whether no batch before this one is out."""
+        place = (batch.epoch, batch.seq or 0)
+        return all(place < (each.batch.epoch, each.batch.seq or 0) for each in self._waiting.values())
 
     def drop(self) -> None:
         """Send no more of the tasks that are out, and wait for none of them."""

@@ -7,6 +7,7 @@ import pytest
 
 from highway.engine import cores
 from highway.engine.cores import cpu_quota, usable_cores
+from highway.errors import SettingError
 
 
 def tree(folder, groups, mounts, files):
@@ -138,3 +139,18 @@ def test_usable_cores_are_the_fewer(monkeypatch, affinity, quota, found):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(affinity)), raising=False)
     monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
     assert usable_cores() == found
+
+
+@pytest.mark.parametrize(("share", "cores"), [("3", 3), ("2.5", 3), ("0.5", 1), ("99", 8), ("", 8)])
+def test_a_share_of_the_cores(monkeypatch, share, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("highway.engine.cores.cpu_quota", lambda: math.inf)
+    monkeypatch.setenv("HIGHWAY_CORES", share)
+    assert usable_cores() == cores
+
+
+@pytest.mark.parametrize("share", ["0", "-1", "many", "nan", "inf"])
+def test_a_share_that_is_no_number_of_cores(monkeypatch, share):
+    monkeypatch.setenv("HIGHWAY_CORES", share)
+    with pytest.raises(SettingError, match=f"HIGHWAY_CORES is '{share}'; expected a positive number"):
+        usable_cores()

@@ -142,6 +142,33 @@ def test_stop_is_idempotent_and_final():
     assert numbers_of([held]) == [0]
 
 
+def test_fail_raises_where_batches_are_waited_for():
+    gate = Gate()
+    pipeline = Pipeline([Numbers(10), gate])
+    waiting = Task(pipeline.dequeue)
+    assert gate.entered.wait(LIMIT)
+    threads = threads_of(pipeline)
+    error = ConnectionError("The others are gone.")
+    pipeline.fail(error)
+    pipeline.fail(ValueError("only the first one counts"))
+    with pytest.raises(ConnectionError) as raised:
+        waiting.result()
+    assert raised.value is error
+    assert_ended(threads)
+    with pytest.raises(ConnectionError, match="The others are gone"):
+        pipeline.dequeue()
+    stop_in_time(pipeline)
+
+
+def test_fail_after_stop_changes_nothing():
+    pipeline = Pipeline([SizedNumbers(10), Pass()])
+    pipeline.start()
+    stop_in_time(pipeline)
+    pipeline.fail(ConnectionError("too late"))
+    with pytest.raises(PipelineStateError, match="was stopped"):
+        pipeline.dequeue()
+
+
 def test_stop_after_the_end():
     pipeline = Pipeline([Numbers(3)])
     assert numbers_of(pipeline) == [0, 1, 2]

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "modules/sinks": BASE | {"batch", "engine", "sampling", "storage", "store"},
     "modules": BASE | {"modules/readers", "modules/stages", "modules/sinks", "network"},
     "torch": BASE | {"batch", "engine", "transforms", "modules/stages"},
+    "ray": BASE | {"engine", "network", "network/zmq"},
     "replay": BASE | {"batch", "engine", "modules/readers", "sampling"},
     "metrics": BASE | {"engine", "modules", "network"},
     "cli": {
