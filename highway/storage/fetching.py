@@ -686,6 +686,7 @@ class _Window:
                 yield
                 self._pump()
             except BaseException as error:
+                # Nobody else would hear of it.
                 self._report(error)
 
     def _report(self, error: BaseException) -> None:
@@ -721,12 +722,14 @@ class _Window:
             self._memory.use(-write.owed)
             if request.write is write:
                 request.write = None
-            error = None if done.cancelled() else done.exception()
-            if error is not None:
-                self._report(error)
             if self._finishing and not self._writes:
                 self._ends.put(None)
-            self._pump()
+            try:
+                if not done.cancelled():
+                    done.result()
+                self._pump()
+            except BaseException as error:
+                self._report(error)
 
     def _fail(self, request: _Request, error: BaseException | None) -> None:
         if not isinstance(error, HighwayError):
