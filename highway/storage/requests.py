@@ -47,8 +47,8 @@ _FIRST: Priority = ()
 class Requests:
     """Makes requests of one store, each in a thread of its own while it lasts.
 
-    A thread that has an answer makes the next request. With an event loop, or a thread that hands out the work, a request
-    needs up to twice the processor time.
+    A thread that has an answer makes the next request. With an event loop, or a thread that hands out the work, a
+    request needs up to twice the processor time.
 
     Random jitter spreads retries, also over machines. After a failure, half as many requests are made at a time; after
     two without a success between them, one, and after pauses of up to 2 s. Each success allows one more.
