@@ -36,11 +36,13 @@ static int read_parts(int file, struct iovec *parts, size_t *got) {
         if (more == 0) return 0;
         *got += (size_t)more;
         for (size_t rest = (size_t)more; part < 2; part++) {
-            const size_t step = rest < parts[part].iov_len ? rest : parts[part].iov_len;
-            parts[part].iov_base = (uint8_t *)parts[part].iov_base + step;
-            parts[part].iov_len -= step;
-            rest -= step;
-            if (parts[part].iov_len) break;
+            struct iovec *now = &parts[part];
+            if (rest < now->iov_len) {
+                now->iov_base = (uint8_t *)now->iov_base + rest;
+                now->iov_len -= rest;
+                break;
+            }
+            rest -= now->iov_len;
         }
     }
     return 0;
