@@ -201,6 +201,7 @@ def extensions():
             libs=["-pthread"],
         ),
         extension("wire/codec", "wire/msgpack.c"),
+        extension("records/cache_entries", "buffer.c", "records/crc32c.c", "records/entry_files.c"),
         extension("records/checksum", "records/crc32c.c"),
         extension("records/gather"),
         extension("records/layout", "records/crc32c.c"),

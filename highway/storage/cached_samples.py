@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -68,34 +69,32 @@ class CachedSamples:
         Those of one call lie in one buffer, which the next calls use again when nobody needs it any more: new memory
         costs as much as reading into it.
         """
-        places = [self._taken(index) for index in indices.tolist()]
-        sizes = [0 if place is None else place[3] - place[2] for place in places]
+        numbers = indices.tolist()
+        with self._counting:
+            rows = [row for row, index in enumerate(numbers) if not self._taken_back(index)]
+        placed = [(row, place) for row in rows if (place := self._place(numbers[row])) is not None]
+        ends = [*itertools.accumulate(place[3] - place[2] for _, place in placed)]
+        at = [0, *ends][:-1]
         with self._counting:
             if self._pool is None:
                 self._pool = BufferPool()
-            view = self._pool.empty(sum(sizes)).data
-        found: list[Buffer | None] = []
-        at = nbytes = 0
-        for index, place, size in zip(indices.tolist(), places, sizes, strict=True):
-            part = view[at : at + size]
-            at += size
-            there = place is not None and self._cache.read(place, part)
-            self._seen[index] = there
-            nbytes += size * there
-            found.append(part if there else None)
+            view = self._pool.empty(ends[-1] if ends else 0).data
+        there = self._cache.read([place for _, place in placed], at, view)
+        contents: list[Buffer | None] = [None] * len(numbers)
+        nbytes = 0
+        for (row, _), found, start, end in zip(placed, there, at, ends, strict=True):
+            if found:
+                contents[row] = view[start:end]
+                nbytes += end - start
+        for index, data in zip(numbers, contents, strict=True):
+            self._seen[index] = data is not None
         with self._counting:
             self.nbytes += nbytes
-        return found
+        return contents
 
     def _has(self, index: int) -> bool:
         place = self._place(index)
         return place is not None and self._cache.has(place)
-
-    def _taken(self, index: int) -> Place | None:
-        """Return where a sample may be in the cache; None if it was announced to the fetcher."""
-        with self._counting:
-            announced = self._taken_back(index)
-        return None if announced else self._place(index)
 
     def _taken_back(self, index: int) -> bool:
         """Count one announcement less; return whether there was one."""

@@ -1,21 +1,23 @@
 """Fetcher: has the bytes of samples in memory when they are needed, by fetching those that are announced.
 
-One thread with an event loop, started in the process that runs the pipeline, does everything; other threads talk to it
-through calls that it takes up, and through a queue for each `take`. So `interrupt` needs no lock, and may run anywhere.
-What a cache holds is not fetched, and the thread has nothing to do with it: the caller of `take` reads it.
+Each request has a thread while it lasts, which gives the bytes to the calls of `take` that wait for them, by a queue
+for each, and goes on with the next request. One more thread looks at what is slow, and ends all when `interrupt` says
+so: that needs no lock, and may run anywhere. Threads are started in the process that runs the pipeline. What a cache
+holds is not fetched: the caller of `take` reads it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +43,10 @@ _GAP = 64 << 10
 _LARGEST_REQUEST = 8 << 20
 # As many of these fit into the window at least.
 _REQUESTS_IN_WINDOW = 4
-# Seconds between two looks whether the thread still runs.
+# Seconds between two looks of `take` whether all was interrupted, and of the thread at what is slow.
 _LOOK = 0.5
-# Longest wait of `close` for the thread, and of the thread for its requests, in seconds.
+_TICK = 0.1
+# Longest wait of `close` for the thread, and of the thread for the requests that are under way, in seconds.
 _CLOSE = 5.0
 _CANCEL = 0.5
 # Longest wait for the disk of the cache, before what was not written is dropped: of `close`, and after `interrupt`.
@@ -83,7 +86,6 @@ class Fetcher:
         self._owner = owner
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
         behind = None if cache is None else WriteBehind(cache)
         self._window = _Window(owner, ranges, max_bytes, max_requests or ranges.store.most_requests, behind)
@@ -153,19 +155,15 @@ class Fetcher:
     def interrupt(self) -> None:
         """End the thread, and wake everybody who waits in `take`. Takes no lock, and does not wait."""
         self._interrupted = True
-        loop = self._loop
-        if loop is not None:
-            with suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(self._window.stop)
+        self._window.interrupt()
 
     def close(self) -> None:
         """End the thread, and wait for its end; what was fetched is written to the cache before."""
         with self._starting:
-            thread, loop = self._thread, self._loop
+            thread = self._thread
         other = thread is not None and thread is not threading.current_thread()
-        if thread is not None and loop is not None and other and not self._interrupted:
-            with suppress(RuntimeError):  # it has ended
-                loop.call_soon_threadsafe(self._window.finish)
+        if thread is not None and other and not self._interrupted:
+            self._window.finish()
             thread.join(_FINISH)
         self.interrupt()
         if thread is not None and other:
@@ -187,30 +185,20 @@ class Fetcher:
             found["cached"] += self._cached.nbytes
         return found
 
-    def _call(self, method: object, *arguments: object) -> None:
-        """Run a method of the window in the thread, which is started if needed."""
-        loop = self._loop or self._started()
-        with suppress(RuntimeError):  # it has ended
-            loop.call_soon_threadsafe(method, *arguments)  # type: ignore[arg-type]
+    def _call(self, method: Callable[..., object], *arguments: object) -> None:
+        """Call a method of the window, whose thread is started if needed."""
+        if self._thread is None:
+            self._start()
+        with self._window.lock:
+            method(*arguments)
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _start(self) -> None:
         with self._starting:
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
+            if self._thread is None:
                 self._thread = threading.Thread(
-                    target=_run,
-                    args=(loop, self._window),
-                    name=f"highway fetcher of {self._owner}",
-                    daemon=True,
+                    target=self._window.run, name=f"highway fetcher of {self._owner}", daemon=True
                 )
                 self._thread.start()
-                self._loop = loop
-            loop = self._loop
-        # `interrupt` may have found no loop yet.
-        if self._interrupted:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._window.stop)
-        return loop
 
     def _wait(self, taker: _Taker) -> None:
         while not self._interrupted:
@@ -332,7 +320,15 @@ class _Write:
 
 
 class _Window:
-    """What is held and asked for. All of it belongs to the thread."""
+    """What is held and asked for.
+
+    Attributes
+    ----------
+    lock : RLock
+        Guards all of it.
+    released : callable
+        Called with each sample that was announced and released.
+    """
 
     def __init__(
         self, owner: str, ranges: Ranges, max_bytes: int, most: int, cache: WriteBehind | None
@@ -341,6 +337,7 @@ class _Window:
         self._memory, self._most = SampleMemory(max_bytes), most
         self._longest = min(_LARGEST_REQUEST, max_bytes // _REQUESTS_IN_WINDOW)
         self._requests = Requests(ranges.store, most, self._reserve, self._free)
+        self.lock = self._requests.lock
         self._known: dict[int, Object] = {}
         self._entries: dict[int, _Entry] = {}
         self._by_ticket: dict[int, list[int]] = {}
@@ -348,13 +345,12 @@ class _Window:
         self._heap: list[tuple[bool, Priority, int, _Request]] = []
         self._numbers = itertools.count()
         self._held: dict[int, _Request] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writes: set[asyncio.Future[None]] = set()
+        self._asked = 0
+        self._writes: set[Future[None]] = set()
         self._takers: set[_Taker] = set()
-        self._end: asyncio.Future[None] | None = None
+        self._ends: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopped = self._finishing = False
         self._fetched = self._cached = self._evicted = 0
-        # Called with each sample that was announced and released.
         self.released: Callable[[int], object] = lambda index: None
 
     def measures(self) -> dict[str, int]:
@@ -384,7 +380,7 @@ class _Window:
     def _place(self, object: Object, start: int, stop: int) -> Place:
         return self._ranges.store.identity_of(object.name), object, start, stop
 
-    # Calls from other threads
+    # Calls of the fetcher, with the lock
 
     def announce(self, ticket: int, indices: NDArray[np.int64]) -> None:
         self._by_ticket.setdefault(ticket, []).extend(indices.tolist())
@@ -393,6 +389,9 @@ class _Window:
 
     def take(self, taker: _Taker, ticket: int, indices: NDArray[np.int64]) -> None:
         self._takers = {one for one in self._takers if not one.over} | {taker}
+        if self._stopped:
+            taker.end(self._interruption())
+            return
         # A sample that comes twice here needs two announcements.
         wanted: dict[int, int] = {}
         for index in indices.tolist():
@@ -417,47 +416,46 @@ class _Window:
                 self.released(index)
         self._pump()
 
-    def fail(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Handle an error of Highway itself in a call from another thread: nobody waits any longer."""
-        error = context.get("exception")
-        if error is None or "handle" not in context:
-            loop.default_exception_handler(context)
-            return
-        for taker in self._takers:
-            taker.end(error)
+    # The end
 
     def finish(self) -> None:
         """Let `run` end as soon as everything is written; nothing more is fetched."""
-        self._finishing = True
-        for task in self._tasks:
-            task.cancel()
-        if not self._writes:
-            self.stop()
+        with self.lock:
+            self._finishing = True
+            self._requests.stop()
+            if not self._writes:
+                self._ends.put(None)
 
-    def stop(self) -> None:
-        """Let `run` end."""
+    def interrupt(self) -> None:
+        """Let `run` end, and wake those who wait; takes no lock."""
         self._stopped = True
-        if self._end is not None and not self._end.done():
-            self._end.set_result(None)
+        for taker in [*self._takers]:
+            taker.end(self._interruption())
+        self._ends.put(None)
 
-    async def run(self) -> None:
-        """Run until `stop` is called; wakes everybody at the end."""
-        self._end = asyncio.get_running_loop().create_future()
+    def _interruption(self) -> PipelineStateError:
+        return PipelineStateError(f"{self._owner}: the pipeline was stopped while it fetched samples")
+
+    def run(self) -> None:
+        """Look at what is slow, until `interrupt` is called or all is finished; wakes everybody at the end."""
         try:
-            if not self._stopped:
-                await self._end
+            while not self._stopped:
+                with suppress(queue.Empty):
+                    self._ends.get(timeout=_TICK)
+                    break
+                self._requests.look()
+        except BaseException as error:
+            self._report(error)
+            raise
         finally:
-            stopped = PipelineStateError(f"{self._owner}: the pipeline was stopped while it fetched samples")
-            for taker in self._takers:
-                taker.end(stopped)
-            for task in self._tasks:
-                task.cancel()
-            # With the requests of these tasks, which they cancel themselves.
-            end = time.monotonic() + _CANCEL
-            while (left := asyncio.all_tasks() - {asyncio.current_task()}) and time.monotonic() < end:
-                await asyncio.wait(left, timeout=_CANCEL)
-            if self._writes:
-                await asyncio.wait(self._writes, timeout=_WRITE)
+            with self.lock:
+                self._stopped = True
+                self._requests.stop()
+                for taker in self._takers:
+                    taker.end(self._interruption())
+                writes = [*self._writes]
+            self._requests.join(_CANCEL)
+            wait_for(writes, timeout=_WRITE)
             if self._cache is not None:
                 self._cache.close()
 
@@ -545,7 +543,7 @@ class _Window:
 
     def _pump(self) -> None:
         """Make the requests that are next, as far as there is room."""
-        while self._heap and len(self._tasks) < self._most:
+        while self._heap and self._asked < self._most and not (self._stopped or self._finishing):
             patient, _, _, request = self._heap[0]
             if request.state != "waits" or not request.entries:
                 heapq.heappop(self._heap)
@@ -579,60 +577,126 @@ class _Window:
     def _ask(self, request: _Request) -> None:
         request.state = "asked"
         self._memory.begin(request.size)
-        task = asyncio.get_running_loop().create_task(self._answered(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        self._asked += 1
+        known = self._known.get(request.number) or self._ranges.objects[request.number]
+        if request.stop == UNKNOWN or known.size == UNKNOWN:
+            # Or somebody states the range, but not the size of the object.
+            self._requests.head(known.name, request.priority, partial(self._sized, request))
+        else:
+            self._get(request, known)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._memory.end()
-        if task.cancelled() or self._finishing:
+    def _sized(self, request: _Request, found: Object | None, error: BaseException | None) -> None:
+        """Note how long an object is, and ask for its bytes."""
+        with self._answering(request):
+            if found is None:
+                self._fail(request, error)
+                return
+            self._known[request.number] = found
+            if request.stop != UNKNOWN:
+                self._asked += 1
+                self._memory.begin(0)
+                self._get(request, found)
+                return
+            request.stop = found.size
+            request.asked_size = True
+            urgent = False
+            for entry in request.entries.values():
+                entry.stop = found.size
+                urgent = urgent or bool(entry.waiters)
+            request.state = "waits"
+            self._push(request, urgent=urgent)
+
+    def _get(self, request: _Request, object: Object) -> None:
+        """Ask for the bytes of a range: the cache, if nobody has yet, or the store."""
+        try:
+            self._check(request, object)
+        except HighwayError as error:
+            with self._answering(request):
+                self._fail(request, error)
             return
-        self._report(task.exception())
-        self._pump()
+        if not request.size:
+            self._answered(request, object, [], b"", None)
+        elif request.asked_size and self._caches(object):
+            assert self._cache is not None
+            found = self._cache.get(self._place(object, request.start, request.stop))
+            found.add_done_callback(partial(self._looked_up, request, object))
+        else:
+            self._fetch(request, object)
 
-    def _report(self, error: BaseException | None) -> None:
+    def _looked_up(self, request: _Request, object: Object, found: Future[Buffer | None]) -> None:
+        """Take bytes that lay in the cache, or fetch them."""
+        if found.cancelled():
+            return
+        with self.lock:
+            error, data = found.exception(), None if found.exception() else found.result()
+            if error is None and data is None:
+                self._fetch(request, object)
+                return
+            self._cached += 0 if data is None else request.size
+        self._answered(request, object, [], data, error)
+
+    def _fetch(self, request: _Request, object: Object) -> None:
+        entries = [*request.entries.values()]
+        then = partial(self._answered, request, object, entries)
+        self._requests.get(object, request.start, request.stop, request.priority, then)
+
+    def _answered(
+        self,
+        request: _Request,
+        object: Object,
+        fetched: list[_Entry],
+        data: Buffer | None,
+        error: BaseException | None,
+    ) -> None:
+        """Give a range to those who wait for it; to the cache the samples that were fetched."""
+        with self._answering(request):
+            if data is None:
+                self._fail(request, error)
+                return
+            if fetched:
+                self._fetched += request.size
+                if self._caches(object):
+                    view, start = memoryview(data), request.start
+                    self._keep(
+                        request,
+                        [
+                            (
+                                self._place(object, entry.start, entry.stop),
+                                view[entry.start - start : entry.stop - start],
+                            )
+                            for entry in fetched
+                        ],
+                    )
+            request.data = memoryview(data)
+            request.state = "held"
+            self._held[id(request)] = request
+            for entry in [*request.entries.values()]:
+                if entry.waiters:
+                    self._deliver(entry)
+            if not request.entries and id(request) in self._held:
+                self._let_go(request)
+
+    @contextmanager
+    def _answering(self, request: _Request) -> Iterator[None]:
+        """Take up an answer with the lock, and make the requests that are next; no answer counts after the end."""
+        with self.lock:
+            self._asked -= 1
+            self._memory.end()
+            try:
+                yield
+                self._pump()
+            except BaseException as error:
+                # Nobody else would hear of it.
+                self._report(error)
+
+    def _report(self, error: BaseException) -> None:
         """Pass on a mistake of Highway, or that there is no memory."""
-        if error is not None:
+        with self.lock:
             for taker in self._takers:
                 taker.end(error)
 
-    async def _answered(self, request: _Request) -> None:
-        """Fetch a range, and give it to those who wait for it."""
-        number = request.number
-        known = self._known.get(number) or self._ranges.objects[number]
-        try:
-            if request.stop == UNKNOWN:
-                await self._ask_size(request, known)
-                return
-            if known.size == UNKNOWN:
-                # Somebody states the range, but not the size.
-                known = self._known[number] = await self._requests.head(known.name, request.priority)
-            self._check(request, known)
-            data = await self._bytes(request, known) if request.size else b""
-        except HighwayError as error:
-            self._fail(request, error)
-            return
-        request.data = memoryview(data)
-        request.state = "held"
-        self._held[id(request)] = request
-        for entry in list(request.entries.values()):
-            if entry.waiters:
-                self._deliver(entry)
-        if not request.entries and id(request) in self._held:
-            self._let_go(request)
-
-    async def _ask_size(self, request: _Request, known: Object) -> None:
-        """Find how long an object is, and make a request for its bytes."""
-        found = self._known[request.number] = await self._requests.head(known.name, request.priority)
-        request.stop = found.size
-        request.asked_size = True
-        urgent = False
-        for entry in request.entries.values():
-            entry.stop = found.size
-            urgent = urgent or bool(entry.waiters)
-        request.state = "waits"
-        self._push(request, urgent=urgent)
+    def _caches(self, object: Object) -> bool:
+        return self._cache is not None and self._ranges.store.is_cached(object.name)
 
     def _check(self, request: _Request, object: Object) -> None:
         store = self._ranges.store
@@ -644,57 +708,36 @@ class _Window:
         if longest > LARGEST_FILE:
             raise store.unreadable(object.name, f"has {longest} bytes; allowed are {LARGEST_FILE}")
 
-    async def _bytes(self, request: _Request, object: Object) -> Buffer:
-        start, stop = request.start, request.stop
-        entries = list(request.entries.values())
-        caches = self._cache is not None and self._ranges.store.is_cached(object.name)
-        if caches and request.asked_size:
-            # It can be found only now.
-            assert self._cache is not None
-            kept = await asyncio.wrap_future(self._cache.get(self._place(object, start, stop)))
-            if kept is not None:
-                self._cached += stop - start
-                return kept
-        data = await self._requests.get(object, start, stop, request.priority)
-        self._fetched += stop - start
-        if caches:
-            view = memoryview(data)
-            self._keep(
-                request,
-                [
-                    (
-                        self._place(object, entry.start, entry.stop),
-                        view[entry.start - start : entry.stop - start],
-                    )
-                    for entry in entries
-                ],
-            )
-        return data
-
     def _keep(self, request: _Request, samples: list[tuple[Place, memoryview]]) -> None:
         """Give the samples of a request to the cache, and count its bytes until they are written."""
         assert self._cache is not None
         write = request.write = _Write()
-        written = asyncio.wrap_future(self._cache.put(samples))
+        written = self._cache.put(samples)
         self._writes.add(written)
-        written.add_done_callback(lambda done: self._written(done, request, write))
+        written.add_done_callback(partial(self._written, request, write))
 
-    def _written(self, done: asyncio.Future[None], request: _Request, write: _Write) -> None:
-        self._writes.discard(done)
-        self._memory.use(-write.owed)
-        if request.write is write:
-            request.write = None
-        if not done.cancelled():
-            self._report(done.exception())
-        if not self._finishing:
-            self._pump()
-        elif not self._writes:
-            self.stop()
+    def _written(self, request: _Request, write: _Write, done: Future[None]) -> None:
+        with self.lock:
+            self._writes.discard(done)
+            self._memory.use(-write.owed)
+            if request.write is write:
+                request.write = None
+            if self._finishing and not self._writes:
+                self._ends.put(None)
+            try:
+                if not done.cancelled():
+                    done.result()
+                self._pump()
+            except BaseException as error:
+                self._report(error)
 
-    def _fail(self, request: _Request, error: HighwayError) -> None:
+    def _fail(self, request: _Request, error: BaseException | None) -> None:
+        if not isinstance(error, HighwayError):
+            assert error is not None
+            raise error
         self._memory.use(-request.size)
         request.state, request.error = "failed", error
-        for entry in list(request.entries.values()):
+        for entry in [*request.entries.values()]:
             if entry.waiters:
                 self._deliver(entry)
 
@@ -727,13 +770,3 @@ def _joined(new: Iterable[tuple[int, _Entry, int]], ticket: int, longest: int) -
         number, place, stop = object_number, at, entry.stop
     close()
     return requests
-
-
-def _run(loop: asyncio.AbstractEventLoop, window: _Window) -> None:
-    """Run the event loop of a fetcher until it is stopped."""
-    asyncio.set_event_loop(loop)
-    loop.set_exception_handler(window.fail)
-    try:
-        loop.run_until_complete(window.run())
-    finally:
-        loop.close()

@@ -34,7 +34,7 @@ def folder_at(owner: str, name: str, value: object, access: Access) -> tuple[byt
     root = os.path.join(os.fsencode(text), b"")
     if not is_url(text):
         return root, LocalTree(owner)
-    # It brings asyncio, and OpenSSL with it.
+    # Only URLs need it.
     from highway.storage.object_tree import ObjectTree
 
     return root, ObjectTree(text, owner, access)

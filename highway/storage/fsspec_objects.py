@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from highway.errors import ArgumentError, HighwayError, MissingPackageError
 from highway.storage.object_store import ObjectStore, Page, without_values
@@ -21,14 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FsspecObjects"]
 
-Answer = TypeVar("Answer")
-
 # Names of options that may be secrets.
 _SECRET = re.compile("key|secret|token|pass|cred|auth|sas|sign|cert|header|cookie|connection", re.IGNORECASE)
 
 
 class FsspecObjects(ObjectStore):
-    """Objects that fsspec reads, each in a thread of its own.
+    """Objects that fsspec reads.
 
     fsspec does not tell the etag with the bytes: that an object changed is noticed by its size alone.
 
@@ -87,12 +83,6 @@ class FsspecObjects(ObjectStore):
         self.check_length(object, start, stop, len(body))
         return body
 
-    async def ask(self, name: str) -> Object:
-        return await _in_thread(lambda: self.ask_now(name))
-
-    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
-        return await _in_thread(lambda: self.read_now(object, start, stop))
-
     def _called(self, name: str, call: Callable[[], Any]) -> Any:
         try:
             return call()
@@ -126,30 +116,3 @@ def _object(name: str, info: dict[str, Any]) -> Object:
     size = info.get("size")
     etag = next((info[key] for key in ("ETag", "etag") if isinstance(info.get(key), str)), "")
     return Object(name, UNKNOWN if size is None else int(size), etag)
-
-
-async def _in_thread(call: Callable[[], Answer]) -> Answer:
-    """Run a call in a new thread. One that hangs does not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Answer] = loop.create_future()
-
-    def settle(found: Answer | None, error: BaseException | None) -> None:
-        if not answer.done():
-            if error is None:
-                answer.set_result(found)  # type: ignore[arg-type]
-            else:
-                answer.set_exception(error)
-
-    def work() -> None:
-        found, failed = None, None
-        try:
-            found = call()
-        except BaseException as error:
-            failed = error
-        try:
-            loop.call_soon_threadsafe(settle, found, failed)
-        except RuntimeError:  # the loop was closed: nobody waits
-            return
-
-    threading.Thread(target=work, name="highway-fsspec", daemon=True).start()
-    return await answer

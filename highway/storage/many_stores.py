@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -78,14 +77,6 @@ class ManyStores(ObjectStore):
             for one, found in store.listed([*given]).items()
         }
 
-    async def ask(self, name: str) -> Object:
-        store, inside = self._found(name)
-        return (await store.ask(inside))._replace(name=name)
-
-    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
-        store, inside = self._found(object.name)
-        return await store.fetch(object._replace(name=inside), start, stop)
-
     def _found(self, name: str) -> tuple[ObjectStore, str]:
         root, inside = split(name, self.owner) if is_url(name) else ("", name)
         store = self._stores.get(root)
@@ -114,9 +105,3 @@ class _LocalFiles(ObjectStore):
             raise type(error)(f"{self.owner}: {object.name} {error}") from error
         self.check(object, len(contents), "")
         return memoryview(contents)[start:stop]
-
-    async def ask(self, name: str) -> Object:
-        return await asyncio.get_running_loop().run_in_executor(None, self.ask_now, name)
-
-    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
-        return await asyncio.get_running_loop().run_in_executor(None, self.read_now, object, start, stop)

@@ -27,8 +27,8 @@ Page = list[Object]
 class ObjectStore:
     """Objects behind one URL; a subclass talks to the store.
 
-    Blocking calls (`list`, `head`, `read`) are for the time before the pipeline starts: they retry transient failures
-    for up to 30 s, and only Ctrl-C interrupts them. `ask` and `fetch` make one request.
+    `list`, `head` and `read` are for the time before the pipeline starts: they retry transient failures for up to 30 s,
+    and only Ctrl-C interrupts them. `pages`, `ask_now` and `read_now` make single requests, in any thread.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ObjectStore:
         self.url, self.owner = url, owner
         self.identity = url
 
-    # Blocking
+    # With retries
 
     def list(self, prefix: str) -> Iterator[Object]:
         """Yield all objects in a folder, recursively; all objects of the store if `prefix` is empty.
@@ -152,14 +152,6 @@ class ObjectStore:
 
     def read_now(self, object: Object, start: int, stop: int) -> Buffer:
         """Return bytes [start, stop), at least one, of an object of known size."""
-        raise NotImplementedError
-
-    async def ask(self, name: str) -> Object:
-        """As `ask_now`."""
-        raise NotImplementedError
-
-    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
-        """As `read_now`."""
         raise NotImplementedError
 
     # For subclasses

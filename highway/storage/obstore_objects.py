@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import os
 import re
 import time
@@ -42,10 +43,10 @@ _CLIENT = {
 # A blocking request fails after so many seconds, and one more for so many bytes: a server that sends a byte now and
 # then is never silent for long. The same as for requests of a `Fetcher`.
 _PATIENCE, _SLOWEST = 20.0, 256 << 10
+# Bodies of so many bytes have pages of their own.
+_LARGE = 1 << 20
 # The same for a page of a listing, whose size is not known; a web server gives all of its listing at once.
 _PAGE_SECONDS, _WEB_SECONDS = 60, 600
-# Most bytes of the buffer that a connection reads into.
-_BUFFER = 416 << 10
 # Statuses of the class 4xx that may pass: Request Timeout, Too Early, Too Many Requests.
 _PASSING = (408, 425, 429)
 _NOT_IMPLEMENTED = 501
@@ -178,44 +179,24 @@ class ObstoreObjects(ObjectStore):
             raise
         except Exception as error:
             raise self._error(error, object.name) from error
-        self.check_length(object, start, stop, len(body))
-        return body
-
-    def _received(self, found: Any, object: Object, size: int, began: float) -> bytes:
-        """Return the body of an answer; raises StorageError if it takes too long."""
-        limit = _PATIENCE + size / _SLOWEST
-        parts = []
-        for part in found.stream(min_chunk_size=1):
-            parts.append(bytes(part))
-            if time.monotonic() - began > limit:
-                got = sum(map(len, parts))
-                raise self.failed(object.name, f"only {got} of {size} bytes came within {limit:.3g} s")
-        return b"".join(parts)
-
-    async def ask(self, name: str) -> Object:
-        check_process(self.owner)
-        try:
-            return _object(await self._obstore.head_async(self._store, name))._replace(name=name)
-        except Exception as error:
-            raise self._error(error, name) from error
-
-    async def fetch(self, object: Object, start: int, stop: int) -> Buffer:
-        check_process(self.owner)
-        try:
-            found = await self._obstore.get_async(
-                self._store, object.name, options=_options(object, start, stop)
-            )
-            self.check(object, found.meta["size"], found.meta["e_tag"] or "")
-            body: Buffer = await found.bytes_async()
-            if len(memoryview(body)) <= _BUFFER:
-                # It may be a part of the buffer of its connection, and keep all of that in memory.
-                body = bytes(body)
-        except HighwayError:
-            raise
-        except Exception as error:
-            raise self._error(error, object.name) from error
         self.check_length(object, start, stop, len(memoryview(body)))
         return body
+
+    def _received(self, found: Any, object: Object, size: int, began: float) -> Buffer:
+        """Return the body of an answer; raises StorageError if it takes too long, or is too long."""
+        limit = _PATIENCE + size / _SLOWEST
+        # Parts of a large body are not kept beside the whole, whose pages go back to the system.
+        whole = memoryview(mmap.mmap(-1, size) if size >= _LARGE else bytearray(size))
+        got = 0
+        for part in found.stream(min_chunk_size=1):
+            end = got + len(part)
+            if end > size:
+                raise self.failed(object.name, f"the answer has more than {size} bytes")
+            whole[got:end] = part
+            got = end
+            if time.monotonic() - began > limit:
+                raise self.failed(object.name, f"only {got} of {size} bytes came within {limit:.3g} s")
+        return whole[:got].toreadonly()
 
     def _error(self, error: Exception, name: str, *, lists: bool = False) -> HighwayError:
         """Return the error of Highway for one of obstore."""

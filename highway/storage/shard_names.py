@@ -73,7 +73,7 @@ def _listed(pattern: object, owner: str, name: str, options: Mapping[str, Any] |
 
 def _found(pattern: str, owner: str, options: Mapping[str, Any] | None) -> list[str]:
     """Return the objects whose URLs match, sorted."""
-    # It brings asyncio, and OpenSSL with it.
+    # Only URLs need it.
     from highway.storage.opening import open_store
 
     place = split(pattern, owner)

@@ -104,7 +104,7 @@ def _count(shard: Mapping[str, Any], name: str) -> int | None:
 
 def _contents(path: str, owner: str, options: Mapping[str, Any] | None) -> bytes:
     if is_url(path):
-        # They bring asyncio, and OpenSSL with it.
+        # Only URLs need them.
         from highway.storage.objects import Object
         from highway.storage.opening import open_store
 

@@ -46,14 +46,23 @@ class WriteBehind:
                 return True
         return self._cache.has(*place)
 
-    def read(self, place: Place, into: memoryview) -> bool:
-        """Copy bytes into a buffer of their size, and return whether they were there."""
+    def read(self, places: Sequence[Place], at: Sequence[int], into: memoryview) -> list[bool]:
+        """Copy several ranges into memory, the first byte of each to its place; return whether each was there."""
         with self._lock:
-            found = self._writing.get(place)
-        if found is None:
-            return self._cache.read(*place, into)
-        into[:] = found
-        return True
+            writing = [self._writing.get(place) for place in places] if self._writing else []
+        found = [False] * len(places)
+        for number, data in enumerate(writing):
+            if data is not None:
+                into[at[number] : at[number] + len(data)] = data
+                found[number] = True
+        rest = [number for number, there in enumerate(found) if not there]
+        if rest:
+            there = self._cache.read(
+                [places[number] for number in rest], [at[number] for number in rest], into
+            )
+            for number, one in zip(rest, there, strict=True):
+                found[number] = one
+        return found
 
     def get(self, place: Place) -> Future[Buffer | None]:
         """Read bytes in another thread; None if they are not there."""

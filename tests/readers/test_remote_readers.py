@@ -385,7 +385,8 @@ def test_masks_that_are_missing_make_bad_samples(server):
 
 def test_stop_does_not_wait_for_a_request(server):
     server.fault = lambda request: None if request.lists else Fault(delay=HANG)
-    reader = ImageFileReader("s3://data/photos", 4, SHAPE, storage_options=server.options)
+    options = server.options | {"client_options": {"read_timeout": "2s"}}
+    reader = ImageFileReader("s3://data/photos", 4, SHAPE, storage_options=options)
     pipeline = Pipeline([reader])
     waiting = Task(pipeline.dequeue)
     eventually(lambda: server.count() > 0)

@@ -140,18 +140,44 @@ def test_shorter_and_longer_files_are_found(cache, more):
     assert not file.exists()
 
 
-@pytest.mark.parametrize("call", ["open", "fstat", "preadv", "utime"])
-def test_unreadable_entry_is_a_miss_with_one_warning(cache, monkeypatch, caplog, call):
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda place: os.symlink("/dev/null", place), errno.ELOOP),
+        (os.mkdir, errno.EISDIR),
+        (os.mkfifo, errno.ESPIPE),
+    ],
+    ids=["open", "read", "pipe"],
+)
+def test_unreadable_entry_is_a_miss_with_one_warning(cache, caplog, make, reason):
     fill(cache, "ab")
-
-    def failing(*_, **__):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, call, failing)
+    for name in "ab":
+        path(cache, key(name)).unlink()
+        make(path(cache, key(name)))
     assert [cache.get(*key(name)) for name in "ab"] == [None, None]
-    monkeypatch.undo()
     (record,) = caplog.records
-    assert f"{path(cache, key('a'))} cannot be read: Input/output error" in record.getMessage()
+    assert f"{path(cache, key('a'))} cannot be read: {os.strerror(reason)}" in record.getMessage()
+
+
+def test_many_entries_with_one_call(cache, caplog):
+    """Each has its own place, also beside missing and damaged ones."""
+    sizes = {"a": 5000, "b": 0, "c": 7000, "d": 3000, "e": 1}
+    for name, size in sizes.items():
+        if name != "c":
+            assert cache.put(*key(name, size), contents(name, size))
+    damaged = path(cache, key("d", 3000))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    into = memoryview(bytearray(b"." * 16_000))
+    places = [key(name, size) for name, size in sizes.items()]
+    assert cache.read(places, [10_000, 16_000, 0, 7000, 15_999], into) == [True, True, False, False, True]
+    assert into[10_000:15_000] == contents("a", 5000) and into[15_999:] == b"e"
+    assert into[15_000:15_999] == b"." * 999
+    assert not damaged.exists()
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        f"Reader: cache: {damaged} is damaged"
+    ]
+    with pytest.raises(ValueError, match="place 0 is 15000 to 20000; expected one within 16000 bytes"):
+        cache.read(places[:1], [15_000], into)
 
 
 # The limit

@@ -337,6 +337,46 @@ def test_hedges_are_few(server, make, monkeypatch, hedges):
     assert server.count() <= COUNT + requests._FIRST_HEDGES + COUNT * requests._HEDGES + 1
 
 
+def test_requests_that_are_given_up_leave_their_place(server, make, monkeypatch):
+    """Their threads still wait for the server; others make the requests that follow."""
+    monkeypatch.setattr(requests, "_PATIENCE", 0.2)
+    monkeypatch.setattr(requests, "_SHORTEST", 0.001)
+    fetcher = make(max_requests=2)
+    server.fault = first(1, Fault(delay=HANG))
+    assert taken(fetcher, 0, ALL[:4]) == BODIES[:4]
+    figures = fetcher.measures()
+    assert (figures["requests"], figures["retried"]) == (8, 4)
+    memory = fetcher._window._memory
+    eventually(lambda: memory._active == memory.used == 0)
+
+
+def test_no_more_requests_than_allowed_are_under_way(server, make):
+    gate = threading.Event()
+    most, under_way = 0, 0
+    lock = threading.Lock()
+    store = open_store("s3://data", "Reader", server.options)
+    ranges = Ranges.of_objects(store, list(store.list("")))
+    read_now = store.read_now
+
+    def counted(*arguments):
+        nonlocal most, under_way
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+            if under_way == 3:
+                gate.set()
+        assert gate.wait(LIMIT)
+        try:
+            return read_now(*arguments)
+        finally:
+            with lock:
+                under_way -= 1
+
+    store.read_now = counted
+    assert taken(make(ranges, max_requests=3), 0, ALL) == BODIES
+    assert most == 3
+
+
 def test_a_server_that_is_away_for_a_time_loses_nothing(server, make, caplog):
     monotonic = time.monotonic
     fetcher = make()
@@ -396,7 +436,7 @@ def test_others_go_on_while_one_object_fails(server, make, monkeypatch):
 
 def test_interrupt_wakes_those_who_wait(server, make):
     server.fault = lambda request: Fault(delay=HANG)
-    store = open_store("s3://data", "Reader", server.options)
+    store = open_store("s3://data", "Reader", server.options | {"client_options": {"read_timeout": "2s"}})
     objects = [
         Object(key, len(body), server.etags[f"data/{key}"]) for key, body in zip(KEYS, BODIES, strict=True)
     ]
@@ -412,8 +452,9 @@ def test_interrupt_wakes_those_who_wait(server, make):
     fetcher.close()
     assert time.monotonic() - began < 2
     assert not any(thread.name.startswith("highway fetcher") for thread in threading.enumerate())
-    # Requests that nobody needs any more do not go on.
+    # Requests that nobody needs any more end by themselves, and are not made again.
     eventually(lambda: len(server.open_connections) == 0)
+    assert server.count() == COUNT
     with pytest.raises(PipelineStateError):
         fetcher.take(0, ALL)
 
@@ -442,7 +483,7 @@ def test_fetchers_leave_no_descriptors(server, make):
     before = descriptors()
     for _ in range(5):
         once()
-    # Connections of the store are kept for the next one; a loop has three descriptors.
+    # Connections of the store are kept for the next one.
     eventually(lambda: descriptors() <= before + 4)
 
 

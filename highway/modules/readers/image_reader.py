@@ -424,7 +424,7 @@ class ImageReader(OrderedSource):
         self._outages = Outages(self.name)
         self.samples = self.samples.for_run()
         if self.samples.ranges is not None:
-            # It brings asyncio, and OpenSSL with it.
+            # Only URLs need it.
             from highway.modules.readers.read_ahead import ReadAhead
 
             self._ahead = ReadAhead(

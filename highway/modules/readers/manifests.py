@@ -233,7 +233,7 @@ def _opened(path: Path, options: Mapping[str, Any] | None) -> tuple[str, io.Text
     """Return the name of a manifest, and its text."""
     where = located(_OWNER, "path", path)
     if is_url(where):
-        # Late: it brings asyncio, and OpenSSL with it.
+        # Late: only URLs need it.
         from highway.storage.opening import open_store
 
         root, name = split(where, _OWNER)

@@ -229,7 +229,7 @@ class Listed:
         if not any(map(is_url, paths)):
             return None
         if self._store is None:
-            # It brings asyncio, and OpenSSL with it.
+            # Only URLs need it.
             from highway.storage.many_stores import ManyStores
 
             self._store = ManyStores(self._owner, self._options)

@@ -265,7 +265,7 @@ class TarReader(ImageReader):
             )
         store = None
         if urls:
-            # They bring asyncio, and OpenSSL with it.
+            # Only URLs need them.
             from highway.storage.many_stores import ManyStores
 
             store = ManyStores(self.name, options["storage_options"])

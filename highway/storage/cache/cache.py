@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from highway._core.records import cache_entries
 from highway.arguments import expanded, number
 from highway.errors import ArgumentError, HighwayError, WriteError
-from highway.storage.cache.entries import LARGEST, READ, cost_of, head, head_size, key_of, path_of
+from highway.storage.cache.entries import LARGEST, cost_of, head, head_size, key_of, path_of
 from highway.storage.cache.ledger import Ledger
 from highway.storage.cache.room import Draft, Room
 from highway.storage.cache.whole_files import WholeFiles
@@ -25,9 +30,6 @@ logger = logging.getLogger("highway.modules")
 
 ENTRIES = "entries"
 """Name of the folder of entries in that of the cache."""
-
-# A use that is noted costs a write to the file system: at most one in so many nanoseconds and entry.
-_NOTED = 60 * 10**9
 
 # Seconds to wait for other processes; after that nothing is cached for the next `_PAUSE` seconds: the one that has the
 # lock may be stopped, and each wait would delay a sample.
@@ -126,37 +128,33 @@ class Cache:
             As for `put`: entries are not parts of each other.
         """
         contents = memoryview(bytearray(stop - start))
-        return contents if self.read(store, object, start, stop, contents) else None
+        (found,) = self.read([(store, object, start, stop)], [0], contents)
+        return contents if found else None
 
-    def read(self, store: str, object: Object, start: int, stop: int, into: memoryview) -> bool:
-        """Read bytes into memory of their size, and return whether they were there, undamaged; as `get` otherwise."""
-        key = key_of(store, object, start, stop)
-        shard, path = path_of(self._folder, key)
-        try:
-            file = os.open(path, READ)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            self._tell(f"{path} cannot be read: {error.strerror}")
-            return False
-        found = bytearray(head_size(key))
-        try:
-            used = os.fstat(file).st_mtime_ns
-            # A byte more than expected tells that the file is too long.
-            size = os.preadv(file, [found, into, bytearray(1)], 0)
-            now = time.time_ns()
-            if abs(now - used) > _NOTED:
-                os.utime(file, ns=(now, now))
-        except OSError as error:
-            self._tell(f"{path} cannot be read: {error.strerror}")
-            return False
-        finally:
-            os.close(file)
-        if size == len(found) + len(into) and found == head(key, into):
-            return True
-        self._tell(f"{path} is damaged")
-        self._remove(path, shard)
-        return False
+    def read(
+        self, places: Sequence[tuple[str, Object, int, int]], at: Sequence[int], into: memoryview
+    ) -> list[bool]:
+        """Read several ranges into memory, the first byte of each to its place, with one call of compiled code.
+
+        Returns
+        -------
+        list of bool
+            Whether each was there, undamaged; as `get` otherwise.
+        """
+        keys = [key_of(*place) for place in places]
+        shards = [path_of(self._folder, key) for key in keys]
+        sizes = np.array([stop - start for _, _, start, stop in places], np.int64)
+        starts = np.array(at, np.int64)
+        statuses = cache_entries.read(
+            [os.fsencode(path) for _, path in shards], keys, np.stack([starts, starts + sizes], axis=1), into
+        ).tolist()
+        for status, (shard, path) in zip(statuses, shards, strict=True):
+            if status == cache_entries.DAMAGED:
+                self._tell(f"{path} is damaged")
+                self._remove(path, shard)
+            elif status not in (0, errno.ENOENT):
+                self._tell(f"{path} cannot be read: {os.strerror(status)}")
+        return [not status for status in statuses]
 
     def put(self, store: str, object: Object, start: int, stop: int, contents: Buffer) -> bool:
         """Add bytes, and return whether they are there now. Arguments as for `get`.

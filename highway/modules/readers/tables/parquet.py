@@ -244,7 +244,7 @@ class ParquetFiles:
         self._owner = owner
         self.store: ObjectStore | None = None
         if any(map(is_url, files)):
-            # Late: it brings asyncio, and OpenSSL with it.
+            # Late: only URLs need it.
             from highway.storage.many_stores import ManyStores
 
             stores = ManyStores(owner, options)

@@ -250,7 +250,7 @@ class Rows(Samples, SampleReader):
         fetcher = None
         self._workers = []
         if self._ranges is not None:
-            # Late: it brings asyncio, and OpenSSL with it.
+            # Late: only URLs need it.
             from highway.storage.fetching import Fetcher
 
             fetcher = Fetcher(self._owner, self._ranges, max_bytes=self._prefetch_bytes, cache=self.cache)
