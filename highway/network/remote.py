@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,15 +28,17 @@ from highway.network.sink import ZMQSink
 from highway.network.source import ZMQSource, endpoint_of
 from highway.network.tasks import Load, Tasks, definition_of, reader_in, task_batch
 from highway.network.zmq.ends import Endpoint
+from highway.sampling.sampler import Task
 
 __all__ = ["Remote", "worker_modules", "worker_pipeline"]
 
-# Most tasks that are out at a time, each with a thread of the pipeline that waits for its batch.
-MOST_OUT = 64
-# Most bytes of the batches of these tasks, and of those that arrived and wait for room in the pipeline, by the average
-# size; a few are always out.
+# Most tasks that are out or whose batch waits for its turn: at first, and once the size of the batches is known.
+FIRST_OUT, MOST_OUT = 16, 256
+# Most bytes of the batches of these tasks, by the average size; a few are always out.
 MOST_OUT_BYTES = 256 << 20
 LEAST_OUT = 4
+# Threads that wait for the batches that are next.
+THREADS = 4
 # Longest wait before a thread looks at the clock, in seconds.
 LOOK = 0.25
 # Longest wait for the end of a thread, in seconds.
@@ -224,6 +226,13 @@ class _Waiting:
         self.arrived.acquire()
 
 
+class _Sent(NamedTuple):
+    """A task of the reader, and what comes back for it; None if it has no samples."""
+
+    task: Task
+    waiting: _Waiting | None
+
+
 class _Out(Source):
     """The tasks that are out, as a source for a `DataTransport`: it numbers them from 0, without epochs."""
 
@@ -232,8 +241,6 @@ class _Out(Source):
         self._definition = definition
         self._changed = threading.Condition()
         self._waiting: dict[int, _Waiting] = {}
-        # Threads whose batch is out, or has no room in the pipeline yet.
-        self._busy: set[int] = set()
         # Numbers of tasks that nobody waits for any more, and that were not sent.
         self._dropped: set[int] = set()
         self._next = self._sent = 0
@@ -244,29 +251,16 @@ class _Out(Source):
     def fingerprint(self) -> str:
         return self._definition
 
-    def add(self, batch: Batch) -> tuple[int, _Waiting]:
-        """Add a task once there is room for its batch; returns its number."""
-        waiting, thread = _Waiting(batch), threading.get_ident()
+    def add(self, batch: Batch) -> _Waiting:
+        """Send a task."""
+        waiting = _Waiting(batch)
         with self._changed:
-            # It comes back when its last batch has room.
-            self._busy.discard(thread)
-            # The first in order always goes: others may wait for room in the pipeline until it has arrived.
-            while not self._ended and len(self._busy) >= self._most and not self._is_first(batch):
-                self._changed.wait(LOOK)
-            if self._ended:
-                raise QueueClosed("Remote: the pipeline was stopped")
-            self._busy.add(thread)
             if not self._waiting:
                 self.heard = time.monotonic()
-            number, self._next = self._next, self._next + 1
-            self._waiting[number] = waiting
+            self._waiting[self._next] = waiting
+            self._next += 1
             self._changed.notify_all()
-        return number, waiting
-
-    def _is_first(self, batch: Batch) -> bool:
-        """Whether no batch before this one is out."""
-        place = (batch.epoch, batch.seq or 0)
-        return all(place < (each.batch.epoch, each.batch.seq or 0) for each in self._waiting.values())
+        return waiting
 
     def drop(self) -> None:
         """Send no more of the tasks that are out, and wait for none of them."""
@@ -279,16 +273,11 @@ class _Out(Source):
             self._waiting.clear()
             self._changed.notify_all()
 
-    def leave(self) -> None:
-        """Note that the calling thread adds no more tasks."""
-        with self._changed:
-            self._busy.discard(threading.get_ident())
-            self._changed.notify_all()
-
     @property
-    def _most(self) -> int:
+    def most(self) -> int:
+        """Most tasks that should be out."""
         if not self._nbytes:
-            return MOST_OUT
+            return FIRST_OUT
         return min(MOST_OUT, max(LEAST_OUT, int(MOST_OUT_BYTES / self._nbytes)))
 
     def arrive(self, data: Data) -> None:
@@ -359,7 +348,7 @@ class _RemoteReader(Tasks):
     ) -> None:
         super().__init__(reader)
         self.name = reader.name
-        self.workers = MOST_OUT
+        self.workers = THREADS
         self.queue_size = reader.queue_size
         self._stages = tuple(stages)
         self._ends = ends
@@ -433,27 +422,48 @@ class _RemoteReader(Tasks):
             self._threads.append(thread)
             thread.start()
 
-    def load(self, task: Any) -> Batch | None:
-        """Have a worker make the batch of a task, and wait for it."""
-        if not len(task.indices):
-            self.reader.count_loaded({}, task.indices)
-            return None
+    def tasks(self) -> Iterator[_Sent]:  # type: ignore[override]
+        return self._ahead(super().tasks())
+
+    def tasks_from(self, start: int) -> Iterator[_Sent]:  # type: ignore[override]
+        return self._ahead(super().tasks_from(start))
+
+    def _ahead(self, tasks: Iterator[Task]) -> Iterator[_Sent]:
+        """Yield the tasks, after those that follow them were sent."""
         out = self._out
         assert out is not None
-        _, waiting = out.add(task_batch(task, self._definition))
+        sent: deque[_Sent] = deque()
+        for task in tasks:
+            # One whose samples are all skipped has nothing to load.
+            waiting = out.add(task_batch(task, self._definition)) if len(task.indices) else None
+            sent.append(_Sent(task, waiting))
+            while len(sent) >= out.most:
+                yield sent.popleft()
+        yield from sent
+
+    def samples_in(self, task: Any) -> int:
+        return len(task.task.indices)
+
+    def load(self, task: Any) -> Batch | None:
+        """Wait for the batch of a task, which a worker makes."""
+        waiting: _Waiting | None = task.waiting
+        if waiting is None:
+            self.reader.count_loaded({}, task.task.indices)
+            return None
+        began = time.monotonic()
         while not waiting.arrived.acquire(timeout=LOOK):
-            self._check_time(out)
-        data = waiting.data
+            self._check_time(began)
         if waiting.dropped:
             return None
-        if data is None:
+        if waiting.data is None:
             if self._failure:
                 raise self._failure[0]
             raise QueueClosed("Remote: the pipeline was stopped")
-        return self._made(task, data)
+        return self._made(task.task, waiting.data)
 
-    def _check_time(self, out: _Out) -> None:
-        if self._timeout is None or time.monotonic() - out.heard <= self._timeout:
+    def _check_time(self, began: float) -> None:
+        assert self._out is not None
+        if self._timeout is None or time.monotonic() - max(began, self._out.heard) <= self._timeout:
             return
         receiving, sending = self._receiving, self._sending
         assert receiving is not None and sending is not None and self.addresses is not None
@@ -479,10 +489,6 @@ class _RemoteReader(Tasks):
             if replaced:
                 self.reader.count_replaced(replaced)
         return batch
-
-    def close(self) -> None:
-        if self._out is not None:
-            self._out.leave()
 
     def finish(self) -> None:
         """Close the sockets and wait for the threads, after `interrupt`."""

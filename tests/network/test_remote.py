@@ -194,15 +194,20 @@ def test_a_worker_of_another_definition_is_refused(folder):
             rank.pipeline.dequeue()
 
 
-def test_large_batches_bound_how_many_are_out(monkeypatch, folder):
+def test_large_batches_bound_how_many_are_out(monkeypatch):
     monkeypatch.setattr("highway.network.remote.MOST_OUT_BYTES", 1 << 20)
     rows = np.zeros((400, 1 << 16), np.uint8)
     with Rank([ArrayReader({"x": rows}, 4, epochs=1)], workers=1) as rank:
         out = rank.pipeline.modules[0]._out
-        first = rank.pipeline.dequeue()
         # One batch is 256 KiB: four fit in.
-        eventually(lambda: len(out._busy) == 4)
-        assert first.nbytes == 1 << 18 and len(told(rank.pipeline.forever())) == 99
+        found = [rank.pipeline.dequeue()]
+        eventually(lambda: not out._waiting)
+        assert found[0].nbytes == 1 << 18 and out.most == 4
+        found += [rank.pipeline.dequeue() for _ in range(40)]
+        eventually(lambda: not out._waiting)
+        # Those in the queue of the pipeline, and four that wait for their turn.
+        assert out._next - len(found) <= 4 + 8 + 4
+        assert len(found) + len(told(rank.pipeline.forever())) == 100
 
 
 def test_stop_ends_what_waits_for_workers(folder):
