@@ -172,6 +172,7 @@ class DataMachine(Machine):
             if wanted is None:
                 break
             if wanted.position >= self.sim.length * self.sim.epochs:
+                self.role.give_up(wanted.key)
                 self.role.feed.end(self.sim.length * self.sim.epochs)
                 continue
             base = self.role.feed.base

@@ -469,15 +469,12 @@ class SocketThread:
                 self._greet([end])
         elif any(event.kind == zmq.EVENT_CONNECT_RETRIED for event in events):
             self._log_retry(end, now)
-        if watch.failure not in (None, end.failure):
-            end.failure = watch.failure
-            if (
-                end.failure is not None
-                and end.failure not in self._refused
-                and len(self._refused) < MOST_LOGGED
-            ):
-                self._refused.add(end.failure)
-                logger.warning("%s: %s", end.address, end.failure)
+        failure = watch.failure
+        if failure is not None and failure != end.failure:
+            end.failure = failure
+            if failure not in self._refused and len(self._refused) < MOST_LOGGED:
+                self._refused.add(failure)
+                logger.warning("%s: %s", end.address, failure)
         if watch.gave_up:
             self._drop(end)
             end.recreate_at = now + RECREATE
