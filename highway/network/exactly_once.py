@@ -365,6 +365,8 @@ class WorkerTransport(_Producing):
         self._meter = meter = Meter("worker", stats, self.driver, self._machine)
         self.driver.status = self.figures
         consumer = self.role.consumer
+        # Whether the training machine has ended where the machine upstream has: it is the same one.
+        self.ends_with_upstream = False
         self._producer.reports = lambda: [
             meter.report(self._producer, consumer),
             *relayed(consumer),
@@ -398,13 +400,20 @@ class WorkerTransport(_Producing):
         """Do nothing: the sink still sends."""
 
     def _is_over(self) -> bool:
-        """Whether all data machines have ended, and no item of theirs is held here."""
+        """Whether all data machines have ended, and no item of theirs is held here that anybody needs."""
         consumer = self.role.consumer
         return (
             bool(consumer.links)
-            and not consumer.held
+            and (self.ends_with_upstream or not consumer.held)
             and all(link.leave_reason == "end" for link in consumer.links.values())
         )
+
+    def drain(self) -> None:
+        with self.driver.lock:
+            over = self.ends_with_upstream and self._is_over()
+        if over:
+            self.driver.stop("end")
+        super().drain()
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
         try:

@@ -195,9 +195,11 @@ def worker_modules(
 ) -> list[Module]:
     """Return the modules of `worker_pipeline`; `workers` and `drain_timeout` are those of `Load` and `ZMQSink`."""
     reader, *stages = _worker_part("worker_pipeline", modules)
+    load = Load(reader, workers=workers)
+    load.for_rank = True
     return [
         ZMQSource(tasks, timeout=timeout, **network),
-        Load(reader, workers=workers),
+        load,
         *stages,
         ZMQSink(batches, bind=False, drain_timeout=drain_timeout, **network),
     ]

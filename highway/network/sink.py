@@ -140,6 +140,7 @@ class ZMQSink(Outlet):
             for stage in stages:
                 if isinstance(stage, Load):
                     self._transport.remarks = stage.remarks
+                    self._transport.ends_with_upstream = stage.for_rank
         else:
             length = len(source) if hasattr(source, "__len__") else None
             self._transport = DataTransport(

@@ -200,6 +200,8 @@ class Load(Stage):
             workers=reader.workers if workers is None else workers,
             queue_size=reader.queue_size if queue_size is None else queue_size,
         )
+        # Whether the tasks come from the training machine itself.
+        self.for_rank = False
         self.definition: NDArray[np.uint64] | None = None
         self._told: set[int] = set()
         self._lock = threading.Lock()

@@ -65,7 +65,13 @@ PROGRAM = re.compile(r"# (\w+\.py)\n")
 DISTRIBUTED = Document("docs/distributed.md")
 TRANSFORMS = Document("docs/transforms.md")
 CONTACT_SHEETS = Document("docs/contact_sheets.md")
-PROGRAMS = {PROGRAM.match(text)[1]: text for text in DISTRIBUTED.blocks("python") if PROGRAM.match(text)}
+CLUSTER = Document("docs/cluster.md")
+PROGRAMS = {
+    PROGRAM.match(text)[1]: text
+    for document in (DISTRIBUTED, CLUSTER)
+    for text in document.blocks("python")
+    if PROGRAM.match(text)
+}
 
 
 def test_documents_are_looked_at():
@@ -164,17 +170,22 @@ def test_figures_of_the_other_machines(capsys):
 
 @pytest.fixture
 def start(place):
-    """Start a program of the document beside others; its addresses become those of this test."""
+    """Start a program of the document, or a command, beside others; its addresses become those of this test."""
     running = []
 
-    def begin(name, **changes):
-        text = re.sub(r"tcp://127\.0\.0\.1:(\d+)", rf"ipc://{place}/\1", PROGRAMS[name])
-        for old, new in changes.items():
-            assert f"{old}=" in text
-            text = re.sub(rf"\b{old}=\d+", f"{old}={new}", text)
-        (place / name).write_text(text)
+    def here(text):
+        return re.sub(r"tcp://127\.0\.0\.1:(\d+)", rf"ipc://{place}/\1", text)
+
+    def begin(name, *words, **changes):
+        command = [name, *map(here, words)] if words else [name]
+        if not words:
+            text = here(PROGRAMS[name])
+            for old, new in changes.items():
+                assert f"{old}=" in text
+                text = re.sub(rf"\b{old}=\d+", f"{old}={new}", text)
+            (place / name).write_text(text)
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", name],
+            [sys.executable, "-W", "error", *command],
             env=os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(highway.__file__))},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -196,7 +207,18 @@ def ended(process):
 
 
 def test_programs_are_the_three_and_the_one_that_can_be_restarted():
-    assert list(PROGRAMS) == ["data_machine.py", "worker.py", "training_machine.py", "resumable.py"]
+    chain, cluster = ["data_machine.py", "worker.py", "training_machine.py", "resumable.py"], ["pipeline.py"]
+    assert list(PROGRAMS) == [*chain, *cluster, "training.py"]
+
+
+def test_pipeline_on_workers(start, place):
+    (place / "pipeline.py").write_text(PROGRAMS["pipeline.py"])
+    ((_, *words),) = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
+    workers = [start("-m", "highway", *words) for _ in range(2)]
+    assert ended(start("training.py")) == ""
+    for worker in workers:
+        output, errors = worker.communicate(timeout=LIMIT)
+        assert worker.returncode == 0 and "Working: ZMQSource" in output, errors
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
