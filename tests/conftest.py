@@ -33,10 +33,10 @@ MARKED = {
     """,
     "once": """
     addresses annotations annotations_follow architecture array_files arrays_benchmark benchmarks boxes bucket_index
-    buckets cache cache_commands cached_samples cluster_files combined compose concurrency cores dataset_reader demo detection docs
-    docstrings epoch_lengths fetching fit floor_plan framework_guides groups guard_pages gzipped_tars kept_indexes
-    list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages packaging pairs
-    parcels paths placement plan policies proportions readme remote_readers remote_tables row_groups
+    buckets cache cache_commands cached_samples cluster_files combined compose concurrency cores dataset_reader demo
+    detection docs docstrings epoch_lengths fetching fit floor_plan framework_guides groups guard_pages gzipped_tars
+    kept_indexes list_reader manifests map_filter missing_frameworks missing_parts mixture objects one_pass outages
+    packaging pairs parcels paths placement plan policies proportions readme remote_readers remote_tables row_groups
     same_samples_everywhere sample_memory schedules seeds selection shape_schedules sheet stats system_packages
     table_reader tables_benchmark tar_objects tar_sink token_batches transform_sheet tuning urls views voc weights
     which_samples wrappers
