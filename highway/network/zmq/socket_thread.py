@@ -470,14 +470,10 @@ class SocketThread:
         elif any(event.kind == zmq.EVENT_CONNECT_RETRIED for event in events):
             self._log_retry(end, now)
         if watch.failure not in (None, end.failure):
-            end.failure = watch.failure
-            if (
-                end.failure is not None
-                and end.failure not in self._refused
-                and len(self._refused) < MOST_LOGGED
-            ):
-                self._refused.add(end.failure)
-                logger.warning("%s: %s", end.address, end.failure)
+            end.failure = failure = str(watch.failure)
+            if failure not in self._refused and len(self._refused) < MOST_LOGGED:
+                self._refused.add(failure)
+                logger.warning("%s: %s", end.address, failure)
         if watch.gave_up:
             self._drop(end)
             end.recreate_at = now + RECREATE
