@@ -19,7 +19,7 @@ from highway.batch import Batch
 from highway.engine import Module, Pipeline, Source, Stage
 from highway.engine.spec import Spec
 from highway.engine.stats import MachineStats, PipelineStats
-from highway.errors import ArgumentError, PeerLostError, PipelineStateError, QueueClosed
+from highway.errors import ArgumentError, PeerLostError, PipelineStateError
 from highway.network.batch_codec import remote_error, to_batch, without_remarks
 from highway.network.exactly_once import DataTransport, TrainerTransport
 from highway.network.protocol.messages import Data, Kind
@@ -455,13 +455,12 @@ class _RemoteReader(Tasks):
         began = time.monotonic()
         while not waiting.arrived.acquire(timeout=LOOK):
             self._check_time(began)
-        if waiting.dropped:
-            return None
-        if waiting.data is None:
-            if self._failure:
-                raise self._failure[0]
-            raise QueueClosed("Remote: the pipeline was stopped")
-        return self._made(task.task, waiting.data)
+        if waiting.data is not None and not waiting.dropped:
+            return self._made(task.task, waiting.data)
+        if self._failure:
+            raise self._failure[0]
+        # Dropped, or the pipeline was stopped.
+        return None
 
     def _check_time(self, began: float) -> None:
         assert self._out is not None

@@ -252,7 +252,7 @@ def fail_to_find(number):
 
 
 @pytest.mark.filterwarnings("ignore::highway.errors.InsecureWarning")
-def test_unknown_host_is_named_and_an_unknown_one_for_now_is_not(context, monkeypatch):
+def test_unknown_host_is_named_and_an_unknown_one_for_now_is_logged(context, monkeypatch, caplog):
     address = parse("Source", "tcp://no-such-host.invalid:5", bind=False)
     security = Security("Source", insecure=True)
     monkeypatch.setattr(plain, "getaddrinfo", fail_to_find(plain.EAI_NONAME))
@@ -260,6 +260,7 @@ def test_unknown_host_is_named_and_an_unknown_one_for_now_is_not(context, monkey
         connect(context, address, security=security, window=8)
     monkeypatch.setattr(plain, "getaddrinfo", fail_to_find(plain.EAI_AGAIN))
     connect(context, address, security=security, window=8).close()
+    assert "the name server does not answer for host 'no-such-host.invalid'" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::highway.errors.InsecureWarning")

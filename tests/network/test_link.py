@@ -7,7 +7,7 @@ from small_modules import SizedNumbers
 from highway.errors import StateMismatchError, SupersededError
 from highway.network.protocol.consumer import Consumer
 from highway.network.protocol.delivery import Delivery, Feed
-from highway.network.protocol.link import Timing, delivered, merged
+from highway.network.protocol.link import TIMING, Timing, delivered, merged
 from highway.network.protocol.messages import (
     Bye,
     Cursor,
@@ -583,6 +583,82 @@ def test_trainer_whose_clock_is_behind_takes_a_higher_generation_but_an_accepted
     trainer.receive(True, "w", Data(session, b"l" * 16, 1, Key(0, 0, 0), 1, "data", BATCH), 0.0)
     trainer.receive(True, "w", Refusal("superseded", "by another", 60), 0.0)
     assert isinstance(trainer.failure, SupersededError)
+
+
+def test_living_training_machine_keeps_its_consumers_and_a_dead_one_does_not():
+    producer = Producer(Counting())
+    first, second = Cursor(1, owner="a:1#x"), Cursor(9, owner="b:2#y")
+    producer.receive("t", ready(cursor=first), 0.0)
+    producer.receive("u", ready(session=b"u" * 16, cursor=second), 1.0)
+    ((peer, refusal),) = producer.outbox
+    assert (peer, refusal.code) == ("u", "occupied") and "a:1 receives" in refusal.text
+    assert producer.cursor == first and list(producer.links) == ["t"]
+    # The same one may begin again, from a state.
+    producer.receive("t", ready(session=b"v" * 16, cursor=first._replace(generation=5)), 2.0)
+    assert producer.cursor.generation == 5
+    producer.tick(2.0 + TIMING.death + 0.1)
+    producer.receive("u", ready(session=b"u" * 16, cursor=second), 13.0)
+    assert producer.cursor == second and list(producer.links) == ["u"]
+
+
+def test_worker_vouches_for_a_training_machine_only_while_it_is_connected():
+    worker, data = Worker(Counting(), 4, 10**6), Producer(Counting())
+    owned = Cursor(9, owner="a:1#x")
+    worker.receive(False, "t", ready(cursor=owned), 0.0)
+    assert worker.consumer.cursor.owner == "a:1#x"
+    data.receive("w", ready(cursor=worker.consumer.cursor), 0.0)
+    worker.producer.lose("t")
+    worker.tick(1.0)
+    assert worker.consumer.cursor == owned._replace(owner="")
+    # Others of the same training machine still count with what they have.
+    data.receive("w", ready(cursor=worker.consumer.cursor), 1.0)
+    assert data.cursor.owner == "a:1#x"
+    data.receive("x", ready(session=b"x" * 16, cursor=Cursor(10, owner="b:2#y")), 1.1)
+    assert data.cursor.owner == "b:2#y"
+
+
+def test_refused_training_machine_waits_as_long_as_a_death_is_noticed():
+    trainer = Trainer(Counting(), Cursor(9, owner="b:2#y"), False, 4, 10**6)
+    refusal = Refusal("occupied", "the training machine a:1 receives the batches, and is alive")
+    trainer.receive(True, "d", refusal, 5.0)
+    trainer.receive(True, "d", refusal, 5.0 + TIMING.death)
+    assert trainer.failure is None and "a:1" in trainer.occupant
+    trainer.receive(True, "d", refusal, 5.1 + TIMING.death + 4 * TIMING.repeat)
+    assert isinstance(trainer.failure, SupersededError) and "a:1" in str(trainer.failure)
+
+
+def test_end_of_an_epoch_waits_for_its_batches_and_lists_their_bad_samples():
+    class Three:
+        def batches_in(self, epoch):
+            return 3
+
+        def number_of(self, epoch, seq=0):
+            return 3 * epoch + seq
+
+        def batch_at(self, number):
+            return divmod(number, 3)
+
+    machine = DataMachine(Counting(), 0, 1, Three(), "data")
+    bad = []
+    machine.end_of = lambda kind: Item(kind, list(bad), ())
+    machine.receive(False, "t", ready(window=20), 0.0)
+    wanted = [machine.next() for _ in range(5)]
+    assert [each.key for each in wanted] == [
+        Key(0, 0, 0),
+        Key(0, 1, 0),
+        Key(0, 2, 0),
+        Key(1, 0, 0),
+        Key(1, 1, 0),
+    ]
+    for each in (wanted[3], wanted[0], wanted[2]):
+        machine.made(each.key, BATCH)
+    end = Key(0, 3, 0)
+    assert not machine.producer.holds(end)
+    bad.append(["a.jpg", "is no picture"])
+    machine.made(wanted[1].key, BATCH)
+    assert machine.producer.holds(end)
+    ends = [found.item for _, found in send_all(machine.producer) if found.key == end]
+    assert [item.meta for item in ends] == [bad]
 
 
 def test_worker_passes_on_what_it_need_not_work_on():

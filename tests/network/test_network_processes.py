@@ -301,6 +301,19 @@ def test_trainer_goes_on_from_its_state(processes, long, how):
         machine.finish()
 
 
+def test_trainer_elsewhere_gets_in_after_the_first_was_killed(processes, long):
+    """It has workers of its own, and those of the dead one still ask for batches."""
+    chain = Chain(processes, trainer={"paused": True}, **LONG)
+    chain.worker()
+    chain.trainer.go(20)
+    saved, state = chain.trainer.batches, chain.trainer.lines[-1]["state"]
+    chain.trainer.kill()
+    trainer = processes.start("trainer", state=state)
+    processes.start("worker", source=chain.above, out=trainer.expect("address"))
+    trainer.finish()
+    assert_once(saved + trainer.batches, long)
+
+
 def test_trainer_goes_on_from_an_older_state(processes, long):
     """What was handed out after the state was saved comes again."""
     chain = Chain(processes, trainer={"paused": True}, **LONG)

@@ -20,13 +20,16 @@ from highway.network.protocol.messages import (
     Bye,
     Cursor,
     Data,
+    Hello,
     Item,
     Key,
     Kind,
     Ping,
     Progress,
+    Query,
     Ready,
     Refusal,
+    Report,
     State,
 )
 from highway.network.protocol.wire import MAX_FRAMES, MAX_LIST, check, decode, encode
@@ -393,14 +396,17 @@ MESSAGES = {
         token,
         st.integers(0, MAX_LIST),
         whole,
-        st.builds(Cursor, whole, whole, st.lists(progress(), max_size=4).map(tuple), texts),
+        st.builds(Cursor, whole, whole, st.lists(progress(), max_size=4).map(tuple), texts, texts),
         texts,
     ),
     Data: datas(),
     Ping: pings(),
     State: states(),
     Bye: st.builds(Bye, texts),
-    Refusal: st.builds(Refusal, st.sampled_from(["superseded", "mismatch"]), texts, whole),
+    Refusal: st.builds(Refusal, st.sampled_from(["superseded", "mismatch", "occupied"]), texts, whole),
+    Hello: st.builds(Hello, texts, texts, texts),
+    Query: st.builds(Query),
+    Report: st.builds(Report, st.lists(st.dictionaries(texts, values(2), max_size=4), max_size=3)),
 }
 
 

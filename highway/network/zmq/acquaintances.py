@@ -28,11 +28,11 @@ class Acquaintances:
 
     Parameters
     ----------
-    hello : Hello
+    hello : Hello or None
         What the peers learn about this machine.
     """
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello | None) -> None:
         self.hello = hello
         self._names: dict[Peer, Hello] = {}
         self._addresses: dict[Peer, str] = {}

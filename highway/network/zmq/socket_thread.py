@@ -145,8 +145,8 @@ class SocketThread:
         The link ends of the role; the thread sends the messages in their outboxes.
     upstream, downstream : Endpoint, optional
         The end towards producers, and the end towards consumers.
-    hello : Hello
-        What peers learn about this machine.
+    hello : Hello, optional
+        What peers learn about this machine; without it, they learn its address only.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ class SocketThread:
         producer: Producer | None = None,
         upstream: Endpoint | None = None,
         downstream: Endpoint | None = None,
-        hello: Hello,
+        hello: Hello | None = None,
     ) -> None:
         self.role = role
         self.consumer = consumer
@@ -557,7 +557,7 @@ class SocketThread:
 
     def _introduce(self, peer: Peer) -> None:
         known = self.acquaintances
-        if not known.knows_us(peer) and self._send(peer, known.hello):
+        if known.hello is not None and not known.knows_us(peer) and self._send(peer, known.hello):
             known.introduced(peer)
 
     def _send(self, peer: Peer, message: Message) -> bool:

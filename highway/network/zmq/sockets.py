@@ -390,7 +390,10 @@ def _has_only_ipv6(owner: str, address: Address) -> bool:
         found = plain.getaddrinfo(address.name, address.port, type=plain.SOCK_STREAM)
     except plain.gaierror as error:
         if error.errno == plain.EAI_AGAIN:
-            # The name server does not answer; libzmq asks again at every connect.
+            # libzmq asks again at every connect.
+            logger.warning(
+                "%s: the name server does not answer for host %r; tries again", address, address.name
+            )
             return False
         raise AddressError(
             f"{owner}: {address}: there is no host {address.name!r} ({error.strerror}); check the name"
