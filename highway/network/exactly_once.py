@@ -148,7 +148,7 @@ class _Producing(_Machine):
         driver, producer = self.driver, self._producer
         with driver.lock:
             # During shutdown no new task begins, and `drain` waits instead.
-            while producer.unsent >= AHEAD and not (driver.closing or self.ending):
+            while producer.unsent >= AHEAD and not (driver.closing or self.ending or self._needless()):
                 driver.room.wait(POLL)
             self._made(key, item)
         driver.push()
@@ -198,6 +198,10 @@ class _Producing(_Machine):
 
     def _all_done(self) -> bool:
         return not len(self._producer)
+
+    def _needless(self) -> bool:
+        """Whether nobody needs anything from here any more."""
+        return False
 
     def unfinished(self) -> int:
         with self.driver.lock:
@@ -379,7 +383,7 @@ class WorkerTransport(_Producing):
         heard = time.monotonic()
         while True:
             with driver.lock:
-                while not role.inbox:
+                while not role.inbox or self._needless():
                     if self.over or self._is_over():
                         return
                     now = time.monotonic()
@@ -408,10 +412,13 @@ class WorkerTransport(_Producing):
             and all(link.leave_reason == "end" for link in consumer.links.values())
         )
 
+    def _needless(self) -> bool:
+        return self.ends_with_upstream and self._is_over()
+
     def drain(self) -> None:
         with self.driver.lock:
-            over = self.ends_with_upstream and self._is_over()
-        if over:
+            needless = self._needless()
+        if needless:
             self.driver.stop("end")
         super().drain()
 

@@ -220,6 +220,17 @@ def test_stop_ends_what_waits_for_workers(folder):
             rank.pipeline.dequeue()
 
 
+@pytest.mark.parametrize("taken", [3, None])
+def test_workers_end_with_the_training(folder, taken):
+    modules, remote = photographs(folder, epochs=20), Remote()
+    with Pipeline(modules, on=remote) as pipeline:
+        worker = worker_pipeline(modules, *remote.addresses)
+        for _, _ in zip(pipeline.forever(), range(taken or 10**6), strict=False):
+            pass
+    with worker:
+        worker.wait(LIMIT)
+
+
 def test_refused_modules():
     class Bare(Noise):
         seekable = False
