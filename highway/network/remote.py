@@ -353,6 +353,9 @@ class _RemoteReader(Tasks):
         self.workers = THREADS
         self.queue_size = reader.queue_size
         self._stages = tuple(stages)
+        # Of a mixture, its sources have the policy.
+        policies = [getattr(one, "on_error", None) for one in (reader, *getattr(reader, "sources", ()))]
+        self._replaces = "replace" in policies
         self._ends = ends
         self._timeout = timeout
         self.latest: _RemoteReader | None = None
@@ -449,6 +452,11 @@ class _RemoteReader(Tasks):
     def load(self, task: Any) -> Batch | None:
         """Wait for the batch of a task, which a worker makes."""
         waiting: _Waiting | None = task.waiting
+        if self._replaces and self.reader.skipped_samples(task.task) is not None:
+            raise PipelineStateError(
+                f"{self.name}: samples are skipped (Pipeline.skip) with on_error='replace' and on=, and workers do not "
+                "know what to leave out when they replace bad samples; expected on_error='skip' or 'raise'"
+            )
         if waiting is None:
             self.reader.count_loaded({}, task.task.indices)
             return None

@@ -149,6 +149,19 @@ def test_epochs_breaks_and_skips(folder):
         assert told(rank.pipeline) == told(pipeline)
 
 
+def test_skipped_samples_and_replacements(folder):
+    def skipping(rank):
+        rank.pipeline.skip(samples=[3])
+        return told(rank.pipeline.forever())
+
+    # The threads may come before the second line.
+    with (
+        Rank(photographs(folder, on_error="replace")) as rank,
+        pytest.raises(PipelineStateError, match="on_error='replace'"),
+    ):
+        skipping(rank)
+
+
 @pytest.mark.parametrize("on_error", ["skip", "replace"])
 def test_bad_samples_are_known_here(tmp_path, on_error):
     root = class_folders(tmp_path, each=6)
