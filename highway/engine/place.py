@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from highway.engine.module import Module
-
-if TYPE_CHECKING:
-    from highway.engine.pipeline import Pipeline
 
 __all__ = ["Place"]
 
@@ -20,8 +17,8 @@ class Place(Protocol):
     def distribute(self, modules: Sequence[Module]) -> Sequence[Module]:
         """Return the modules that the pipeline runs in its own process; the first one gets batches from elsewhere."""
 
-    def start(self, pipeline: Pipeline) -> None:
-        """Start what runs elsewhere. Runs once, when the pipeline is made."""
+    def start(self, pipeline: Any) -> None:
+        """Start what runs elsewhere. Runs once, when the `Pipeline` is made."""
 
     def close(self) -> None:
         """End what runs elsewhere. Runs once, when the pipeline is stopped or collected, in any thread."""
