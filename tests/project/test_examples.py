@@ -163,7 +163,9 @@ def test_three_machines_train_on_every_picture_once_an_epoch_whatever_is_killed(
     assert first % 7 == 0
     output, errors = train.communicate(timeout=LIMIT)
     # The end of the killed one is known after a while.
-    waits = r"ZMQSource: the training machine \S+ receives the batches, and is alive; waits \d+ s for its end\n"
+    waits = (
+        r"ZMQSource: the training machine \S+ receives the batches, and is alive; waits \d+ s for its end\n"
+    )
     assert train.returncode == 0
     assert re.fullmatch(f"({waits})?", errors)
     last = output.splitlines()[-1]
