@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
 from concurrency import LIMIT, eventually
 from machines import digest, nothing_left
 from pictures import class_folders
-from repository import ROOT
 
+import highway
 from highway import replay
 from highway.engine import Pipeline
 from highway.errors import (
@@ -306,7 +307,8 @@ def test_processes_that_are_killed(folder, tmp_path):
             "1",
         ]
         command += ["--from", rank.remote.addresses[0], "--to", rank.remote.addresses[1]]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        # Where this process has found the package.
+        environment = {**os.environ, "PYTHONPATH": str(Path(highway.__file__).parents[1])}
         workers = [
             subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
             for _ in range(2)
