@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 # Packages of extras that whole modules need: those are imported when they are used.
-OF_EXTRAS = {"pyarrow"}
+OF_EXTRAS = {"prometheus_client", "pyarrow"}
 LIBRARIES = ("libjpeg", "libdeflate", "libwebp-", "libwebpdemux")
 # Each has 32 x 24 pixels of one color, (200, 60, 20).
 JPEG = """
