@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,31 @@ def test_large_batches_are_not_copied_and_never_change_while_they_are_held():
         assert (rows[1:] == np.arange(start + 1, start + 4)[:, None]).all() and (rows[0] == -1).all()
 
 
+def test_batches_that_are_held_use_few_descriptors():
+    before = len(os.listdir("/proc/self/fd"))
+    held = batches(Plain(100, width=270_000), 1, shuffle=False)
+    assert len(held) == 100 and len(os.listdir("/proc/self/fd")) <= before + 64 + 8
+    assert all((batch.x == batch.indices[0]).all() for batch in held)
+
+
+class Lazy(Mapping):
+    """Has a value that nobody can read."""
+
+    def __getitem__(self, key):
+        return {"x": np.full((30, 20, 3), 7, np.uint8)}[key]
+
+    def __iter__(self):
+        return iter(("x", "broken"))
+
+    def __len__(self):
+        return 2
+
+
+def test_values_that_no_field_needs_are_not_read():
+    found = batches([Lazy()] * 8, names=["x"])
+    assert all((batch.x == 7).all() for batch in found) and len(found) == 2
+
+
 def test_bad_samples_in_large_batches():
     def made(processes):
         data = Plain(32, {3: "raise", 13: "type", 31: "raise"}, width=2000)
@@ -371,7 +397,9 @@ def test_nothing_is_left(end):
     batches(Plain(8))
     before, known = descriptors(), {*os.listdir("/dev/shm")}
     dataset = Plain(60, {50: "raise"} if end == "error" else ())
-    pipeline = Pipeline([DatasetReader(dataset, 4, processes=2, shuffle=False, epochs=1, **FORK)])
+    # The error is not among the batches that are read ahead.
+    options = {"processes": 2, "shuffle": False, "epochs": 1, "queue_size": 1, **FORK}
+    pipeline = Pipeline([DatasetReader(dataset, 4, **options)])
     pipeline.dequeue()
     pids = workers_of(pipeline)
     assert len(pids) == 2 and all(map(is_running, pids))

@@ -253,7 +253,7 @@ class Collator:
             for field in schema.fields
             if field.kind == "array"
             and field.dtype.itemsize * math.prod(field.shape) >= _LARGE
-            and not self._is_listed(field)
+            and self._is_listed(field) is False
         ]
 
     def moved(self, schema: Schema, sample: Any, places: Mapping[str, NDArray[Any]], row: int) -> Any:
@@ -271,13 +271,16 @@ class Collator:
         if schema.form == "value":
             values = {None: sample}
         elif schema.form == "mapping" and isinstance(sample, Mapping):
-            values = {**sample}
+            # Only these: another value may be computed when it is asked for.
+            values = {field.key: sample[field.key] for field in schema.fields if field.key in sample}
+            if len(values) < len(schema.fields):
+                return sample
         elif schema.form == "tuple" and isinstance(sample, tuple) and len(sample) == schema.width:
             values = [*sample]
         else:
             return sample
         for field in schema.fields:
-            if field.name not in places or (schema.form == "mapping" and field.key not in values):
+            if field.name not in places:
                 continue
             try:
                 array = _array(values[field.key])

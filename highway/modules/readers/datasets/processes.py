@@ -246,6 +246,7 @@ class Processes:
     def interrupt(self) -> None:
         """End all processes. Waits for them, for a little more than a second at most, and takes no lock."""
         self.closing = True
+        self._slots.close()
         processes = [*self._all]
         for process in processes:
             process.hang_up()
@@ -301,9 +302,9 @@ class _Reply(NamedTuple):
         arrays, offsets = {}, {}
         nbytes = sum(place.dtype.itemsize * math.prod(place.shape) for place in self.placed)
         # Memory of an allocator is special, such as page-locked.
-        copies = nbytes < _UNCOPIED or allocates()
+        copies = nbytes < _UNCOPIED or allocates() or not slots.may_hand_over
         if self.placed:
-            memory = self.slot.memory() if copies else self.slot.handed_over()
+            memory = self.slot.memory() if copies else slots.hand_over(self.slot)
         for place in self.placed:
             arrays[place.name], starts = views_of(memory, place)
             if copies:

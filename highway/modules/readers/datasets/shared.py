@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd, recv_handle
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ __all__ = ["Packed", "Placed", "Room", "Slot", "Slots", "received", "views_of"]
 
 _ALIGNMENT = 64
 _LEAST = 1 << 16
+# Most batches that are held without a copy.
+_MOST_HELD = 64
 
 
 class Placed(NamedTuple):
@@ -58,10 +61,12 @@ class Slot:
         Its descriptor, which is closed with this object.
     """
 
+    file = -1
+
     def __init__(self, number: int) -> None:
         self.number = number
-        self.file = file_in_memory(0)
         self._map: mmap.mmap | None = None
+        self.file = file_in_memory(0)
 
     @property
     def size(self) -> int:
@@ -81,7 +86,8 @@ class Slot:
         return mmap.mmap(self.file, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
     def __del__(self) -> None:
-        os.close(self.file)
+        if self.file >= 0:
+            os.close(self.file)
 
 
 class Slots:
@@ -90,6 +96,19 @@ class Slots:
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._free: deque[Slot] = deque()
+        self._closed = False
+        self._held: WeakSet[mmap.mmap] = WeakSet()
+
+    @property
+    def may_hand_over(self) -> bool:
+        """Whether more memory may be handed over: a map keeps a descriptor, of which a process has few."""
+        return len(self._held) < _MOST_HELD
+
+    def hand_over(self, slot: Slot) -> mmap.mmap:
+        """Return the memory of a slot, as `Slot.handed_over`."""
+        memory = slot.handed_over()
+        self._held.add(memory)
+        return memory
 
     def take(self) -> Slot:
         """Return a slot that is free, or a new one."""
@@ -101,6 +120,13 @@ class Slots:
     def give(self, slot: Slot) -> None:
         """Take back a slot whose batch was copied."""
         self._free.append(slot)
+        if self._closed:
+            self._free.clear()
+
+    def close(self) -> None:
+        """Keep no slot: an error that is kept may keep this object. Takes no lock."""
+        self._closed = True
+        self._free.clear()
 
 
 class Room:
