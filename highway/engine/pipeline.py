@@ -135,7 +135,11 @@ class Pipeline:
         )
         ordered = flag("Pipeline", "ordered", ordered)
         check_regrouping(self.given, ordered)
-        here = self.given if on is None else checked(list(on.distribute(self.given)))
+        here: Sequence[Module] = self.given
+        if on is not None:
+            here = checked(list(on.distribute(here)))
+            # Also where what follows fails.
+            self._close_place = weakref.finalize(self, on.close)
         self.modules = tuple(module.for_run() for module in here)
         source = self.modules[0]
         assert isinstance(source, Source)
@@ -150,7 +154,6 @@ class Pipeline:
         if any(module.starts_at_once for module in self.modules):
             self.start()
         if on is not None:
-            self._close_place = weakref.finalize(self, on.close)
             try:
                 on.start(self)
             except BaseException:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from highway.batch import Batch
 from highway.engine import Module, Pipeline, Source, Stage
 from highway.engine.spec import Spec
 from highway.engine.stats import MachineStats, PipelineStats
-from highway.errors import ArgumentError, PeerLostError, PipelineStateError
+from highway.errors import PeerLostError, PipelineStateError
 from highway.network.batch_codec import remote_error, to_batch, without_remarks
 from highway.network.exactly_once import DataTransport, TrainerTransport
 from highway.network.protocol.messages import Data, Kind
@@ -68,8 +68,6 @@ class Remote:
         forever.
     secret, insecure
         See `ZMQSink`.
-    send : {"indices"}
-        What a task has: the numbers of its samples, which workers read themselves.
 
     Raises
     ------
@@ -88,13 +86,9 @@ class Remote:
         timeout: float | None = 60,
         secret: bytes | str | os.PathLike[str] | None = None,
         insecure: bool = False,
-        send: Literal["indices"] = "indices",
     ) -> None:
         self.window = whole("Remote", "window", window, 1, MOST_WINDOW)
         self.timeout = None if timeout is None else number("Remote", "timeout", timeout, 0)
-        if send != "indices":
-            raise ArgumentError(f"Remote: send is {send!r}; expected 'indices'")
-        self.send = send
         self._arguments = (tasks, batches)
         self._secret, self._insecure = secret, insecure
         self._ends = (
@@ -118,6 +112,11 @@ class Remote:
 
     def distribute(self, modules: Sequence[Module]) -> Sequence[Module]:
         """Return the modules that this process runs; `Pipeline` calls it."""
+        if self._reader is not None:
+            raise PipelineStateError(
+                "Remote: another pipeline uses it; expected Remote(...) of its own for each pipeline, or the other one "
+                "stopped"
+            )
         reader, *stages = _worker_part("Remote", modules)
         self._reader = _RemoteReader(reader, stages, self._ends, self.timeout)
         return [self._reader, *modules[1 + len(stages) :]]
@@ -127,18 +126,19 @@ class Remote:
 
     def close(self) -> None:
         """Tell the workers that the training has ended; `Pipeline` calls it."""
-        run = None if self._reader is None else self._reader.latest
+        reader, self._reader = self._reader, None
+        run = None if reader is None else reader.latest
         if run is not None:
             run.interrupt()
             run.finish()
 
     @property
     def addresses(self) -> tuple[str, str]:
-        """Addresses for workers: of the tasks, and of the batches. Known once the pipeline is made."""
+        """Addresses for workers: of the tasks, and of the batches. Known while a pipeline runs with it."""
         run = None if self._reader is None else self._reader.latest
         if run is None or run.addresses is None:
             raise PipelineStateError(
-                "Remote: addresses is asked for, and no pipeline is made with it; expected Pipeline(modules, on=...) "
+                "Remote: addresses is asked for, and no pipeline runs with it; expected Pipeline(modules, on=...) "
                 "before"
             )
         return run.addresses
@@ -227,6 +227,11 @@ class _Waiting:
         self.arrived = threading.Lock()
         self.arrived.acquire()
 
+    def wake(self) -> None:
+        """End the wait for it; again does nothing."""
+        with suppress(RuntimeError):
+            self.arrived.release()
+
 
 class _Sent(NamedTuple):
     """A task of the reader, and what comes back for it; None if it has no samples."""
@@ -262,6 +267,9 @@ class _Out(Source):
             self._waiting[self._next] = waiting
             self._next += 1
             self._changed.notify_all()
+        if self._ended:
+            # Perhaps after `end` has woken the others.
+            waiting.wake()
         return waiting
 
     def drop(self) -> None:
@@ -271,7 +279,7 @@ class _Out(Source):
                 if number >= self._sent:
                     self._dropped.add(number)
                 waiting.dropped = True
-                waiting.arrived.release()
+                waiting.wake()
             self._waiting.clear()
             self._changed.notify_all()
 
@@ -293,7 +301,7 @@ class _Out(Source):
             self._changed.notify_all()
         if waiting is not None:
             waiting.data = data
-            waiting.arrived.release()
+            waiting.wake()
 
     def end(self) -> None:
         """Wake everyone. Waits for no lock: the garbage collector may call it anywhere."""
@@ -302,13 +310,7 @@ class _Out(Source):
             self._changed.notify_all()
             self._changed.release()
         for waiting in [*self._waiting.values()]:
-            # Its batch may just have arrived.
-            with suppress(RuntimeError):
-                waiting.arrived.release()
-
-    @property
-    def ended(self) -> bool:
-        return self._ended
+            waiting.wake()
 
     def tasks_from(self, start: int) -> Iterator[Batch | None]:
         at = start

@@ -41,7 +41,7 @@ def reader_in(owner: str, module: Any) -> Any:
 
 def definition_of(reader: Any, stages: Sequence[Stage]) -> NDArray[np.uint64]:
     """Return a number, uint64 (), that identifies what makes batches: data, reader, stages, version of Highway."""
-    texts = [version(), reader.name, reader.samples_fingerprint(), repr(reader.making())]
+    texts = [version(), reader.name, reader.samples_fingerprint()]
     texts += [_ADDRESS.sub("", repr((stage.name, stage._specification()))) for stage in stages]
     parts = [text.encode("utf-8", "surrogateescape") for text in texts]
     # Without an axis: it belongs to no sample.
@@ -265,9 +265,6 @@ class Load(Stage):
 
     def remarks(self) -> list[list[Any]]:
         """Return [number of the sample, class of the error, text] of the bad samples since the last call."""
-        # The usual case, without a lock.
-        if not self.reader.bad_count:
-            return []
         with self._lock:
             found = {
                 number: error

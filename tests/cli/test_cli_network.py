@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
-from commands import LIMIT, highway_command, run
+from commands import LIMIT, run
 from pictures import class_folders
 from tars import shards_of_folder
 
@@ -60,25 +60,6 @@ def stages(tmp_path):
     path.write_text(STAGES)
     yield path
     sys.modules.pop("neighbor", None)
-
-
-@pytest.fixture
-def start():
-    """Start a command, and wait until it is up: the process, and its line."""
-    running = []
-
-    def begin(*arguments):
-        process = highway_command(*arguments)
-        running.append(process)
-        line = process.stdout.readline()
-        if not line:
-            pytest.fail(process.communicate(timeout=LIMIT)[1])
-        return process, line
-
-    yield begin
-    for process in running:
-        process.kill()
-        process.communicate(timeout=LIMIT)
 
 
 def trainer(address=ANY, **options):

@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import suppress
 
 import pytest
-from commands import LIMIT, highway_command, run
+from commands import LIMIT, run
 from concurrency import eventually
 from pictures import class_folders
 
@@ -23,25 +23,6 @@ SMALL = ("--size", "16", "--batch-size", "4")
 @pytest.fixture
 def photos(tmp_path):
     return class_folders(tmp_path / "photos", classes=2, each=10)
-
-
-@pytest.fixture
-def start():
-    """Start a command, and wait until it is up: the process, and its line."""
-    running = []
-
-    def begin(*arguments):
-        process = highway_command(*arguments)
-        running.append(process)
-        line = process.stdout.readline()
-        if not line:
-            pytest.fail(process.communicate(timeout=LIMIT)[1])
-        return process, line
-
-    yield begin
-    for process in running:
-        process.kill()
-        process.communicate(timeout=LIMIT)
 
 
 def address_of(line):

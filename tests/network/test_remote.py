@@ -253,10 +253,16 @@ def test_refused_modules():
         Pipeline([Bare(2, (3, 3))], on=Remote())
     with pytest.raises(ArgumentError, match="on is 3"):
         Pipeline([Noise(2, (3, 3))], on=3)
-    with pytest.raises(PipelineStateError, match="no pipeline is made with it"):
+    with pytest.raises(PipelineStateError, match="no pipeline runs with it"):
         Remote().addresses  # noqa: B018
-    with pytest.raises(ArgumentError, match="send"):
-        Remote(send="all")
+
+
+def test_one_pipeline_at_a_time(folder):
+    modules, remote = photographs(folder), Remote()
+    with Pipeline(modules, on=remote), pytest.raises(PipelineStateError, match="another pipeline uses it"):
+        Pipeline(modules, on=remote)
+    with Pipeline(modules, on=remote) as pipeline, worker_pipeline(modules, *remote.addresses):
+        assert told(pipeline.forever()) == local(modules)
 
 
 def test_specifications(folder):

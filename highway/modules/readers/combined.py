@@ -153,10 +153,6 @@ class _Combined(OrderedSource):
         run: Any = self.latest
         return [error for source in run.sources for error in getattr(source, "errors", ())]
 
-    @property
-    def bad_count(self) -> int:
-        return sum(source.bad_count for source in self.sources)
-
     def bad_numbers(self) -> dict[int, HighwayError]:
         firsts = self.order.firsts.tolist()
         return {

@@ -188,11 +188,6 @@ class OrderedSource(Source):
         """One task for each batch, in order, from number `start` on; nothing is read ahead."""
         return self.order.tasks_after(self._begun) if start is None else self.order.tasks(start)
 
-    @property
-    def bad_count(self) -> int:
-        """Number of bad samples so far."""
-        return len(self._bad_by_index())
-
     def bad_numbers(self) -> dict[int, HighwayError]:
         """Errors of the bad samples so far, by their numbers in the data."""
         return self._bad_by_index()
