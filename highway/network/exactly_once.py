@@ -278,10 +278,10 @@ class DataTransport(_Producing):
                 behind = fresh and position > 0 and next(source.tasks_from(position - 1), _END) is _END
                 with self.driver.lock:
                     self.role.give_up(key)
-                    if not behind:
-                        self.role.feed.end(position)
-                    elif position <= self.role.counted:
-                        self.role.fall_short(position)
+                    if behind:
+                        self.role.end_before(position)
+                    else:
+                        self.role.end(position)
                 self.driver.wake()
                 tasks = None
                 continue

@@ -173,7 +173,7 @@ class DataMachine(Machine):
                 break
             if wanted.position >= self.sim.length * self.sim.epochs:
                 self.role.give_up(wanted.key)
-                self.role.feed.end(self.sim.length * self.sim.epochs)
+                self.role.end(self.sim.length * self.sim.epochs)
                 continue
             base = self.role.feed.base
             if wanted.key.epoch == base.epoch and wanted.key.seq - base.seq >= self.role.horizon:

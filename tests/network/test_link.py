@@ -553,6 +553,19 @@ def test_data_machine_refuses_a_state_of_more_than_it_has():
         assert any(isinstance(message, Refusal) for message in take(machine.producer.outbox)) == refused
 
 
+@pytest.mark.parametrize("end", [lambda machine: machine.end(10), lambda machine: machine.end_before(12)])
+def test_state_of_more_is_refused_also_where_the_end_is_found_later(end):
+    """A thread looks for the batch after the last one, for an earlier cursor, while the state arrives."""
+    machine = DataMachine(Counting(), 0, 1, SizedNumbers(10), "data")
+    machine.receive(False, "w", ready(cursor=Cursor(1)), 0.0)
+    machine.receive(False, "w", ready(cursor=Cursor(2, 1, (Progress(3),), "data")), 0.0)
+    assert not any(isinstance(message, Refusal) for message in take(machine.producer.outbox))
+    end(machine)
+    assert [message.code for message in take(machine.producer.outbox)] == ["mismatch"]
+    assert not machine.finished
+    assert machine.next() is None
+
+
 def test_figures_of_who_is_silent_or_gone_are_not_shown():
     consumer = consumer_with()
     for peer in ("there", "silent", "gone"):

@@ -79,7 +79,7 @@ class DataMachine:
     @property
     def finished(self) -> bool:
         """Whether the training machine has delivered everything."""
-        return self.feed.finished
+        return self.feed.finished and not self._counts_more(self.producer.cursor)
 
     @property
     def horizon(self) -> int:
@@ -106,30 +106,42 @@ class DataMachine:
                 f"the state has {len(cursor.streams)} data machines, this one is {self.feed.stream} of "
                 f"{self._world}; each needs the shard=(rank, world) that it had when the state was saved",
             )
-        counted, total = self.feed.counted(cursor), self.feed.total
-        if (total is not None and counted > total) or (
-            self._fewer_than is not None and counted >= self._fewer_than
-        ):
+        if self._counts_more(cursor):
             return Refusal(
                 "mismatch",
-                f"the state counts {counted} batches of stream {self.feed.stream}, which has fewer; the data "
-                "machine needs the epochs= that it had when the state was saved, or more",
+                f"the state counts {self.feed.counted(cursor)} batches of stream {self.feed.stream}, which has fewer; "
+                "the data machine needs the epochs= that it had when the state was saved, or more",
             )
         return None
 
-    @property
-    def counted(self) -> int:
-        """Least number of batches of this stream, by the cursor of the training machine."""
-        return 0 if self.producer.cursor is None else self.feed.counted(self.producer.cursor)
+    def end(self, total: int) -> None:
+        """Note that the source ends after `total` batches."""
+        self.feed.end(total)
+        self._refuse_more()
 
-    def fall_short(self, position: int) -> None:
-        """Refuse a cursor that counts a batch after the end of the source: the state is from more epochs."""
+    def end_before(self, position: int) -> None:
+        """Note that the source ends somewhere before a batch."""
         self._fewer_than = position
+        self._refuse_more()
+
+    def _refuse_more(self) -> None:
+        """Refuse the cursor that was admitted, if it counts a batch after the end: the state is from more epochs."""
+        cursor = self.producer.cursor
+        if cursor is None or not self._counts_more(cursor):
+            return
         self.feed.halt()
-        assert self.producer.cursor is not None
-        refusal = self._refusal_of(self.producer.cursor)
+        refusal = self._refusal_of(cursor)
         assert refusal is not None
         self.producer.refuse(refusal)
+
+    def _counts_more(self, cursor: Cursor | None) -> bool:
+        """Whether a cursor counts a batch after the end of the source."""
+        if cursor is None:
+            return False
+        total, counted = self.feed.total, self.feed.counted(cursor)
+        return (total is not None and counted > total) or (
+            self._fewer_than is not None and counted >= self._fewer_than
+        )
 
     def receive(self, upstream: bool, peer: Peer, message: Message, now: float) -> None:
         """Process a message from a consumer."""
