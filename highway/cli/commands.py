@@ -302,17 +302,21 @@ def _serve(options: argparse.Namespace) -> int:
     from highway.cli import serve
     from highway.modules import ZMQSink
 
+    rank, world = options.shard
+    number, count = options.stream
+    options.shard = rank * count + number, world * count
     with serve.Ending() as ending:
         reader, _ = _pipeline(options, options.batch_size, options.epochs)
         with serve.brief_warnings():
             sink = ZMQSink(
                 options.to,
                 bind=not options.connect,
+                stream=options.stream,
                 drain_timeout=options.drain_timeout,
                 **_network(options),
             )
-        rank, world = options.shard
-        title = f"Serving {_samples(reader)}, in {options.data_dir}, part {rank} of {world}"
+        part = f"part {number} of {count}" + (f" of rank {rank} of {world}" if world > 1 else "")
+        title = f"Serving {_samples(reader)}, in {options.data_dir}, {part}"
         code = serve.run([reader, sink], title, ending, options.drain_timeout, **_life(options))
     _print_bad_files(reader.errors, _how_many(reader), _DONE[reader.on_error])
     return code

@@ -258,7 +258,14 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         type=_shard,
         default=(0, 1),
         metavar="R/W",
-        help="serve part R of W, from 0 to W-1, where W machines serve (0/1)",
+        help="serve the part of rank R of W training machines, from 0 to W-1, each with data machines of its own (0/1)",
+    )
+    serve.add_argument(
+        "--stream",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="serve part I of N of that, from 0 to N-1, where N data machines serve the same training machine (0/1)",
     )
     _add_network(serve)
     _add_life(serve)

@@ -512,7 +512,7 @@ def verdict_on_machines(machines: Sequence[MachineStats]) -> str:
         f"{machine.limiter} was busy {machine.busy:.0%} of the time. "
     )
     if machine.role == "data":
-        return found + "Add a data machine, each with its own shard=, or add cores to it."
+        return found + "Add a data machine, each with its own stream=, or add cores to it."
     return found + "Start another worker, on any machine."
 
 

@@ -33,6 +33,7 @@ from highway.network.protocol.roles import DataMachine, Trainer, Worker
 from highway.network.protocol.wire import check
 from highway.network.reports import Meter, fitting, known, relayed
 from highway.network.saved_state import cursor_of, state_of
+from highway.network.streams import Stream, stream_fingerprint
 from highway.network.transport import Transport
 from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.socket_thread import SocketThread
@@ -216,6 +217,7 @@ class DataTransport(_Producing):
     name : str
         Name of the sink.
     source : Source
+    stream : Stream
     length : int or None
         Batches in an epoch.
     downstream : Endpoint
@@ -227,19 +229,22 @@ class DataTransport(_Producing):
         self,
         name: str,
         source: Source,
+        stream: Stream,
         length: int | None,
         downstream: Endpoint,
         stats: Stats,
         drain_timeout: float,
     ) -> None:
         super().__init__(name, drain_timeout)
-        stream, world = source.shard
+        number, world = stream
         self._finished: float | None = None
         self._source = source
         # Number of bad samples that the ends of epochs have listed.
         self._listed = 0
         numbering = source if length else None
-        self.role = DataMachine(os.urandom, stream, world, numbering, source.fingerprint(), TIMING)
+        self.role = DataMachine(
+            os.urandom, number, world, numbering, stream_fingerprint(source, stream), TIMING
+        )
         self.role.end_of = self._end_of
         self._producer = self.role.producer
         self._producer.most_window = 2 * downstream.window + 16
@@ -248,7 +253,7 @@ class DataTransport(_Producing):
             name, self.role, producer=self._producer, downstream=downstream, hello=hello
         )
         alike = length is not None and source.epochs_alike
-        facts = {"length": length if alike else 0, "stream": stream, "world": world}
+        facts = {"length": length if alike else 0, "stream": number, "world": world}
         self._meter = meter = Meter("data", stats, self.driver, self._machine, facts)
         self._producer.reports = lambda: [meter.report(self._producer, None)]
         self.driver.status = self.figures

@@ -19,6 +19,7 @@ from highway.errors import PeerLostError, ProtocolError, UndeliveredError
 from highway.network.batch_codec import item_of
 from highway.network.protocol.messages import Data, Item, Key, Kind
 from highway.network.protocol.wire import decode, decode_msgpack_numpy, encode, encode_msgpack_numpy
+from highway.network.streams import Stream, stream_fingerprint
 from highway.network.transport import Transport
 from highway.network.zmq.ends import Endpoint
 from highway.network.zmq.sockets import Socket, bind, close_context, connect, open_context
@@ -104,8 +105,11 @@ class _Pipe(Transport):
 class PushTransport(_Pipe):
     """Sends by PUSH: each batch goes to one of the pulling receivers."""
 
-    def __init__(self, name: str, endpoint: Endpoint, delivery: str, drain_timeout: float) -> None:
+    def __init__(
+        self, name: str, endpoint: Endpoint, delivery: str, stream: Stream, drain_timeout: float
+    ) -> None:
         super().__init__(name, endpoint, delivery, zmq.PUSH)
+        self._stream = stream
         self._drain_timeout = drain_timeout
         self._link = os.urandom(16)
         self._lsn = 0
@@ -123,8 +127,8 @@ class PushTransport(_Pipe):
                 self._origins[ticket] = task.key, task.world, task.fingerprint, task.item if ends else None
                 yield task
             return
-        stream, world = source.shard
-        fingerprint = source.fingerprint()
+        stream, world = self._stream
+        fingerprint = stream_fingerprint(source, self._stream)
         count = 0
         for ticket, task in enumerate(source.tasks()):
             if self.ending or self.closing:

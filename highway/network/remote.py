@@ -26,6 +26,7 @@ from highway.network.protocol.messages import Data, Kind
 from highway.network.reports import machines_of
 from highway.network.sink import ZMQSink
 from highway.network.source import ZMQSource, endpoint_of
+from highway.network.streams import WHOLE
 from highway.network.tasks import Load, Tasks, definition_of, reader_in, task_batch
 from highway.network.zmq.ends import Endpoint
 from highway.sampling.sampler import Task
@@ -409,7 +410,7 @@ class _RemoteReader(Tasks):
         self._definition = definition
         out = self._out = _Out(f"{self.reader.fingerprint()}/{int(definition):016x}")
         tasks, batches = self._ends
-        self._sending = DataTransport(self.name, out, None, tasks, stats, 0.0)
+        self._sending = DataTransport(self.name, out, WHOLE, None, tasks, stats, 0.0)
         # The clock runs only while a batch is expected: see `load`.
         self._receiving = TrainerTransport(self.name, batches, False, None, 1, stats, version())
         self._sending.start()

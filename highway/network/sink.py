@@ -16,6 +16,7 @@ from highway.errors import ArgumentError
 from highway.network.exactly_once import DataTransport, WorkerTransport
 from highway.network.push_pull import PushTransport
 from highway.network.source import DeliveryKind, ZMQSource, delivery_of, endpoint_of
+from highway.network.streams import WHOLE, check_part, stream_of
 from highway.network.tasks import Load
 from highway.network.transport import Transport
 
@@ -42,6 +43,9 @@ class ZMQSink(Outlet):
         offsets that the ragged ones share, or those of each.
     window : int
         Most batches in flight to a training machine, 1 to 1024; a worker asks for twice as many.
+    stream : (int, int)
+        (i, n) where n data machines feed one training machine: this is number i of them, from 0. The reader then reads
+        part i of n, ``shard=(i, n)``; if the training machine itself is rank r of w, ``shard=(r * n + i, w * n)``.
     secret : bytes, str or path, optional
         32 bytes, or the file that `highway keygen` wrote; by default the file that HIGHWAY_SECRET_FILE names. Needed
         where another machine can reach the address.
@@ -78,6 +82,7 @@ class ZMQSink(Outlet):
         *,
         delivery: DeliveryKind = "exactly-once",
         window: int = 8,
+        stream: tuple[int, int] = (0, 1),
         secret: bytes | str | os.PathLike[str] | None = None,
         insecure: bool = False,
         drain_timeout: float = 30,
@@ -85,6 +90,7 @@ class ZMQSink(Outlet):
         super().__init__(workers=1)
         self.delivery = delivery_of(self.name, delivery)
         self.window = whole(self.name, "window", window, 1, MOST_WINDOW)
+        self.stream = stream_of(self.name, stream)
         if not isinstance(addr, str):
             raise ArgumentError(f"{self.name}: addr is {addr!r}; expected one address")
         self._endpoint = endpoint_of(self.name, addr, bind, self.window, secret, insecure)
@@ -113,13 +119,22 @@ class ZMQSink(Outlet):
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         source = modules[0]
         assert isinstance(source, Source)
+        if not source.follows_delivery:
+            check_part(self.name, source, self.stream)
+        elif self.stream != WHOLE:
+            raise ArgumentError(
+                f"{self.name}: stream is {tuple(self.stream)} on a worker; expected it on data machines only: a worker "
+                "passes on the batches of all streams"
+            )
         if self.delivery == "at-most-once" and getattr(source, "delivery", self.delivery) != self.delivery:
             raise ArgumentError(
                 f"{self.name}: delivery is 'at-most-once', but the batches come from a ZMQSource with "
                 f"delivery={source.delivery!r}; give both the same delivery"  # type: ignore[attr-defined]
             )
         if self.delivery != "exactly-once":
-            self._transport = PushTransport(self.name, self._endpoint, self.delivery, self._drain_timeout)
+            self._transport = PushTransport(
+                self.name, self._endpoint, self.delivery, self.stream, self._drain_timeout
+            )
         elif isinstance(source, ZMQSource):
             if source.delivery != "exactly-once":
                 raise ArgumentError(
@@ -144,7 +159,7 @@ class ZMQSink(Outlet):
         else:
             length = len(source) if hasattr(source, "__len__") else None
             self._transport = DataTransport(
-                self.name, source, length, self._endpoint, stats, self._drain_timeout
+                self.name, source, self.stream, length, self._endpoint, stats, self._drain_timeout
             )
         self._transport.start()
 

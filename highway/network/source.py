@@ -90,7 +90,7 @@ class ZMQSource(Source):
     secret, insecure
         See `ZMQSink`.
     streams : int, optional
-        Expected number of data machines; not checked by default.
+        Expected number of data machines (see `ZMQSink`); not checked by default.
     on_error : {"raise", "skip"}
         What to do with a batch that another machine could not make: raise the error of that machine, or skip the batch
         and list it in `Pipeline.errors`. A failure of that machine's storage, or a package that is missing there, is

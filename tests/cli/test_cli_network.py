@@ -150,7 +150,7 @@ def test_worker_flips_where_nothing_else_is_asked_for(photos, start):
 
 def test_parts_of_two_data_machines_are_the_whole(photos, start):
     lines = [
-        start("serve", photos, "--to", ANY, "--epochs", 2, "--shard", f"{rank}/2", *SMALL)[1]
+        start("serve", photos, "--to", ANY, "--epochs", 2, "--stream", f"{rank}/2", *SMALL)[1]
         for rank in range(2)
     ]
     assert ["part 0 of 2" in lines[0], "part 1 of 2" in lines[1]] == [True, True]

@@ -103,7 +103,7 @@ def test_names_of_peers_are_escaped_and_bounded():
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_length_of_a_chain_is_that_of_its_data_machines(machines, world):
-    sinks = [machines.data(noise(shard=(rank, world))) for rank in range(world)]
+    sinks = [machines.data(noise(shard=(rank, world)), stream=(rank, world)) for rank in range(world)]
     pipeline, source = machines.trainer()
     machines.worker([sink.address for sink in sinks], source)
     length = sum(len(noise(shard=(rank, world))) for rank in range(world))

@@ -57,7 +57,7 @@ def test_busiest_machine_limits():
     )
     found = stats(MachineStats("b:2", "data", busy=0.99, limiter="ImageFileReader"), worker)
     assert found.verdict.startswith("The data machine b:2 is the bottleneck: its ImageFileReader")
-    assert "shard=" in found.verdict
+    assert "stream=" in found.verdict
 
 
 def test_nobody_limits_where_nobody_is_busy():

@@ -171,7 +171,7 @@ def test_several_data_machines_and_several_workers(machines):
     for shard in shards:
         expected.update(undisturbed(noise(shard=shard), flips()))
     assert len(expected) == 2 * EPOCHS * 9
-    sinks = [machines.data(noise(shard=shard)) for shard in shards]
+    sinks = [machines.data(noise(shard=shard), stream=shard) for shard in shards]
     pipeline, source = machines.trainer(streams=2)
     above = [sink.address for sink in sinks]
     workers = [machines.worker(above, source) for _ in range(3)]
@@ -192,11 +192,57 @@ def test_pictures_in_several_shards(machines, tmp_path):
     expected = {}
     for rank in range(2):
         expected.update(undisturbed(reader((rank, 2)), flips()))
-    sinks = [machines.data(reader((rank, 2))) for rank in range(2)]
+    sinks = [machines.data(reader((rank, 2)), stream=(rank, 2)) for rank in range(2)]
     pipeline, source = machines.trainer()
     machines.worker([sink.address for sink in sinks], source)
     found = told(pipeline.forever())
     assert_once(found, expected)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_each_training_machine_has_data_machines_of_its_own(count):
+    """`shard` says what is read, `stream` who sends it with whom."""
+    for rank in range(2):
+        shards = [(rank * count + number, 2 * count) for number in range(count)]
+        expected = {}
+        for shard in shards:
+            expected.update(undisturbed(noise(shard=shard)))
+        with Machines() as chain:
+            sinks = [
+                chain.data(noise(shard=shard), stream=(number, count)) for number, shard in enumerate(shards)
+            ]
+            pipeline, _ = chain.trainer([sink.address for sink in sinks], bind=False)
+            assert_once(told(pipeline.forever()), expected)
+
+
+def test_parts_of_two_ranks_do_not_mix(machines):
+    """Both have the same numbers: half of each would be dropped as duplicates."""
+    sinks = [machines.data(noise(shard=(rank, 2))) for rank in range(2)]
+    pipeline, _ = machines.trainer([sink.address for sink in sinks], bind=False)
+    with pytest.raises(StateMismatchError, match=r"rank [01] of 2\).*(stream=|fingerprint)"):
+        list(pipeline.forever())
+
+
+@pytest.mark.parametrize(
+    ("shard", "stream", "message"),
+    [
+        ((0, 1), (0, 2), r"shard=\(0, 1\); expected shard=\(0, 2\)"),
+        ((1, 2), (0, 2), r"shard=\(1, 2\); expected shard=\(0, 2\)"),
+        ((1, 4), (0, 2), r"shard=\(r \* 2 \+ 0, w \* 2\)"),
+        ((0, 1), 2, r"stream is 2; expected \(i, n\)"),
+        ((0, 1), (2, 2), r"stream\[0\] is 2; expected .* 0 to 1"),
+    ],
+)
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-most-once"])
+def test_stream_that_is_not_what_is_read(shard, stream, message, delivery):
+    with pytest.raises(ArgumentError, match=message), Machines() as machines:
+        machines.data(noise(shard=shard), stream=stream, delivery=delivery).wait(LIMIT)
+
+
+def test_worker_has_no_stream():
+    source = ZMQSource("tcp://127.0.0.1:*", bind=True)
+    with pytest.raises(ArgumentError, match=r"stream is .* on a worker"):
+        Pipeline([source, ZMQSink("tcp://127.0.0.1:*", stream=(0, 2))])
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -210,7 +256,7 @@ def test_order_is_the_same_for_any_number_of_workers(machines, workers, expected
 
 def test_order_of_several_data_machines(machines):
     streams = [list(undisturbed(noise(shard=(rank, 2))).items()) for rank in range(2)]
-    sinks = [machines.data(noise(shard=(rank, 2))) for rank in range(2)]
+    sinks = [machines.data(noise(shard=(rank, 2)), stream=(rank, 2)) for rank in range(2)]
     pipeline, _ = machines.trainer([sink.address for sink in sinks], bind=False, ordered=True)
     assert told(pipeline.forever()) == [batch for pair in zip(*streams, strict=True) for batch in pair]
 
@@ -742,7 +788,7 @@ def test_new_data_machine_and_new_trainer_go_on_from_the_state(expected):
         ({"batch_size": 5}, "fingerprint"),
         ({"shuffle": False}, "fingerprint"),
         ({"shape": (6, 6)}, "fingerprint"),
-        ({"shard": (0, 2)}, "has 1 data machines, this one is 0 of 2"),
+        ({"shard": (0, 2)}, "rank 0 of 2"),
     ],
 )
 def test_state_of_other_data_is_refused(machines, other, named):
@@ -775,7 +821,7 @@ def test_state_of_another_list_of_pictures_is_refused(machines, tmp_path):
 
 
 def test_data_machines_that_do_not_belong_together(machines):
-    sinks = [machines.data(noise(shard=(0, 2), seed=1)), machines.data(noise(shard=(1, 2), seed=2))]
+    sinks = [machines.data(noise(shard=(rank, 2), seed=rank), stream=(rank, 2)) for rank in range(2)]
     pipeline, _ = machines.trainer([sink.address for sink in sinks], bind=False)
     with pytest.raises(StateMismatchError):
         list(pipeline)
@@ -973,7 +1019,7 @@ def test_data_machine_does_not_come_back(machines):
 
 
 def test_one_of_two_data_machines_does_not_come(machines):
-    sink = machines.data(noise(shard=(0, 2)))
+    sink = machines.data(noise(shard=(0, 2)), stream=(0, 2))
     pipeline, _ = machines.trainer(sink.address, bind=False, timeout=PATIENCE)
     with pytest.raises(PeerLostError, match=r"epoch 0: stream 1: batch 0 and the following ones"):
         list(pipeline)

@@ -256,7 +256,7 @@ class Delivery:
             raise StateMismatchError(
                 f"ZMQSource: {_where(data)} comes from other data (fingerprint {data.fingerprint}) than the state or "
                 f"the previous batches (fingerprint {self.fingerprint}); every data machine needs the same samples, "
-                "seed and batch size for the whole run"
+                "seed and batch size for the whole run, and its own stream= if there are several"
             )
         if self.streams not in (None, data.world):
             raise StateMismatchError(
@@ -270,7 +270,7 @@ class Delivery:
         if data.world != self.world or not 0 <= data.key.stream < self.world:
             raise StateMismatchError(
                 f"ZMQSource: {_where(data)} comes from a data machine of {data.world}, but the state or the previous "
-                f"batches come from {self.world}; every data machine needs the same shard=(rank, {self.world})"
+                f"batches come from {self.world}; every data machine needs stream=(i, {self.world}) of the ZMQSink"
             )
         self.fingerprint = data.fingerprint
 

@@ -104,7 +104,7 @@ class DataMachine:
             return Refusal(
                 "mismatch",
                 f"the state has {len(cursor.streams)} data machines, this one is {self.feed.stream} of "
-                f"{self._world}; each needs the shard=(rank, world) that it had when the state was saved",
+                f"{self._world}; each needs the stream=(i, n) that it had when the state was saved",
             )
         if self._counts_more(cursor):
             return Refusal(
