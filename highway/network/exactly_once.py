@@ -57,6 +57,8 @@ JOIN_LIMIT = 1.0
 
 Stats = Callable[[], PipelineStats | None]
 
+# Most bad samples that an error tells of, which goes upstream in a header.
+MOST_REMARKS = 4
 # Most failures in the local log; further ones are only sent to the training machine.
 MOST_LOGGED = 20
 
@@ -128,14 +130,16 @@ class _Producing(_Machine):
     """A machine that sends: keeps the key of each ticket, waits for room, and waits for the end."""
 
     _producer: Producer
+    # What happens to a batch that cannot be made, for the log.
+    _then = "the error goes to the training machine"
 
     def __init__(self, name: str, drain_timeout: float) -> None:
         super().__init__(name)
         self._keys: dict[int, Key] = {}
         self._drain_timeout = drain_timeout
         self._failures = 0
-        # Returns the bad samples since its last call, which the next item tells of.
-        self.remarks: Callable[[], list[list[Any]]] = list
+        # Returns the bad samples that no item has told of; after a call with True, the next one returns them again.
+        self.remarks: Callable[[bool], list[list[Any]]] = lambda again: []
 
     def identity(self, ticket: int) -> tuple[int, int]:
         key = self._keys[ticket]
@@ -156,22 +160,28 @@ class _Producing(_Machine):
         driver.push()
 
     def _log(self, key: Key, failure: Failure) -> None:
-        """Log a failure here too; its item goes to the training machine."""
+        """Log a failure here too; its item goes to the training machine, once another worker has failed."""
         self._failures += 1
         if self._failures <= MOST_LOGGED:
             logger.warning(
-                "%s: stream %d, epoch %d, batch %d could not be made; the error goes to the training machine",
+                "%s: stream %d, epoch %d, batch %d could not be made; %s",
                 failure.module,
                 key.stream,
                 key.epoch,
                 key.seq,
+                self._then,
                 exc_info=failure.error,
             )
 
     def _checked(self, outcome: Batch | Failure | None) -> Item:
         """Return the item of an outcome; raises before sending where it does not fit into a message."""
         item = item_of(outcome)
-        remarks = self.remarks()
+        # An error that another worker does not get is not told.
+        failed = item.kind is Kind.ERROR
+        remarks = self.remarks(failed)
+        if failed:
+            # The next item tells of all of them.
+            remarks = remarks[:MOST_REMARKS]
         if remarks:
             item = with_remarks(item, remarks)
         check(item)
@@ -358,6 +368,8 @@ class WorkerTransport(_Producing):
         Of the stages.
     """
 
+    _then = "another worker tries it, if there is one; after a second failure the error goes to the training machine"
+
     def __init__(
         self,
         name: str,
@@ -450,7 +462,10 @@ class WorkerTransport(_Producing):
             return super()._checked(Failure(error, self.name))
 
     def _made(self, key: Key, item: Item) -> None:
-        self.role.made(key, item, time.monotonic())
+        if item.kind is Kind.ERROR:
+            self.role.failed(key, item, time.monotonic())
+        else:
+            self.role.made(key, item, time.monotonic())
 
 
 class TrainerTransport(_Machine):
