@@ -145,7 +145,7 @@ class _Producing(_Machine):
         key = self._keys.pop(ticket)
         if isinstance(outcome, Failure):
             self._log(key, outcome)
-        item = self._checked(outcome)
+        item = self._checked(outcome, self.remarks())
         driver, producer = self.driver, self._producer
         with driver.lock:
             # During shutdown no new task begins, and `drain` waits instead.
@@ -167,10 +167,9 @@ class _Producing(_Machine):
                 exc_info=failure.error,
             )
 
-    def _checked(self, outcome: Batch | Failure | None) -> Item:
+    def _checked(self, outcome: Batch | Failure | None, remarks: list[list[Any]]) -> Item:
         """Return the item of an outcome; raises before sending where it does not fit into a message."""
         item = item_of(outcome)
-        remarks = self.remarks()
         if remarks:
             item = with_remarks(item, remarks)
         check(item)
@@ -427,12 +426,43 @@ class WorkerTransport(_Producing):
             self.driver.stop("end")
         super().drain()
 
-    def _checked(self, outcome: Batch | Failure | None) -> Item:
+    def take(self) -> tuple[Data, bytes] | None:
+        """Return the next item, and the session that it is of, without waiting.
+
+        None while there is none, or too many batches wait to be sent.
+        """
+        role, driver = self.role, self.driver
+        with driver.lock:
+            if driver.closing or not role.inbox or self._producer.unsent >= AHEAD or self._needless():
+                return None
+            return role.inbox.popleft(), role.consumer.session
+
+    def deliver(
+        self, key: Key, session: bytes, outcome: Batch | Failure | None, remarks: list[list[Any]]
+    ) -> None:
+        """Pass the outcome of an item of `take` to the producer, without waiting; nothing if the session is over."""
+        if isinstance(outcome, Failure):
+            self._log(key, outcome)
+        item = self._checked(outcome, remarks)
+        with self.driver.lock:
+            # Another training machine numbers its items from 0 too.
+            if self.role.consumer.session != session:
+                return
+            self._made(key, item)
+        self.driver.push()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the machines upstream have ended, and nothing that is here is needed."""
+        with self.driver.lock:
+            return self._is_over()
+
+    def _checked(self, outcome: Batch | Failure | None, remarks: list[list[Any]]) -> Item:
         try:
-            return super()._checked(outcome)
+            return super()._checked(outcome, remarks)
         except (ContractError, MessageTooLargeError) as error:
             # Another worker would get the same error, so the training machine gets it.
-            return super()._checked(Failure(error, self.name))
+            return super()._checked(Failure(error, self.name), remarks)
 
     def _made(self, key: Key, item: Item) -> None:
         self.role.made(key, item, time.monotonic())

@@ -118,7 +118,7 @@ class Remote:
                 "Remote: another pipeline uses it; expected Remote(...) of its own for each pipeline, or the other one "
                 "stopped"
             )
-        reader, *stages = _worker_part("Remote", modules)
+        reader, *stages = worker_part("Remote", modules)
         self._reader = _RemoteReader(reader, stages, self._ends, self.timeout)
         return [self._reader, *modules[1 + len(stages) :]]
 
@@ -195,7 +195,7 @@ def worker_modules(
     **network: Any,
 ) -> list[Module]:
     """Return the modules of `worker_pipeline`; `workers` and `drain_timeout` are those of `Load` and `ZMQSink`."""
-    reader, *stages = _worker_part("worker_pipeline", modules)
+    reader, *stages = worker_part("worker_pipeline", modules)
     load = Load(reader, workers=workers)
     load.for_rank = True
     return [
@@ -206,7 +206,7 @@ def worker_modules(
     ]
 
 
-def _worker_part(owner: str, modules: Sequence[Module]) -> list[Any]:
+def worker_part(owner: str, modules: Sequence[Module]) -> list[Any]:
     """Return the modules that run on a worker: the reader, and the stages up to one that regroups."""
     part: list[Any] = [reader_in(owner, modules[0])]
     for module in modules[1:]:
