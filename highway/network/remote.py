@@ -413,6 +413,8 @@ class _RemoteReader(Tasks):
         self._sending = DataTransport(self.name, out, WHOLE, None, tasks, stats, 0.0)
         # The clock runs only while a batch is expected: see `load`.
         self._receiving = TrainerTransport(self.name, batches, False, None, 1, stats, version())
+        # `load` waits for what came of each task, also where all samples were skipped.
+        self._receiving.role.delivery.releases_skipped = True
         self._sending.start()
         self._receiving.start()
         upstream = self._receiving.bound_address(upstream=True)

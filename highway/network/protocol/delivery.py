@@ -178,6 +178,8 @@ class Delivery:
         Items delivered or skipped since this object was made.
     remarks : list
         What the ends of epochs carry: the bad samples of the data machines; not checked.
+    releases_skipped : bool
+        Whether skipped items are released too, for somebody who waits for every item.
     """
 
     def __init__(self, cursor: Cursor, ordered: bool = False, streams: int | None = None) -> None:
@@ -186,6 +188,7 @@ class Delivery:
         self.generation = cursor.generation
         self.owner = cursor.owner
         self.remarks: list[Any] = []
+        self.releases_skipped = False
         self.epoch = cursor.epoch
         self.fingerprint = cursor.fingerprint
         self.released: deque[Data] = deque()
@@ -323,7 +326,7 @@ class Delivery:
 
     def _release_one(self, waiting: dict[Key, Data], data: Data) -> None:
         del waiting[data.key]
-        if data.item.kind is Kind.SKIP:
+        if data.item.kind is Kind.SKIP and not self.releases_skipped:
             self._count(data.key)
         else:
             self._out.add(data.key)
