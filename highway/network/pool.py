@@ -352,7 +352,7 @@ class _Rank:
         self.heard = time.monotonic()
         # Until when it may take what is in progress, once it leaves.
         self.leaves_by: float | None = None
-        # Numbers of bad samples that it knows, though they were in none of its tasks.
+        # Numbers of the bad replacements that it knows.
         self.told: set[int] = set()
 
     def __str__(self) -> str:
@@ -450,7 +450,9 @@ class PoolTransport(Transport):
         self._bell_lock = threading.RLock()
         self._bell = Signal(self._bell_lock)
         self._begun: dict[int, _Begun] = {}
+        # Bad samples by their numbers, and those that were in no task when they were found.
         self._bad: dict[int, list[Any]] = {}
+        self._bad_replacements: set[int] = set()
         self._lost: list[BaseException] = []
         self._turn = 0
         self._reviewed = 0.0
@@ -616,17 +618,19 @@ class PoolTransport(Transport):
                 raise
 
     def _remarks_for(self, begun: _Begun) -> Remarks:
-        """Return what a rank should know of bad samples: those of its task, and replacements that were bad too."""
-        for remark in self.remarks():
-            self._bad[remark[0]] = remark
-        if not self._bad:
-            return []
-        mine = begun.samples
-        # A bad sample in no task was drawn as a replacement, for some rank: each is told of it once.
-        theirs = begun.rank.told.union(*(one.samples for one in [*self._begun.values()]))
-        found = [number for number in self._bad if number in mine or number not in theirs]
-        begun.rank.told.update(number for number in found if number not in mine)
-        return [self._bad[number] for number in found]
+        """Return the bad samples that a rank hears of: those of its task, and bad ones that were drawn as replacements.
+
+        For which task these were drawn nobody knows: each rank hears of them once.
+        """
+        found = self.remarks()
+        if found:
+            in_tasks = begun.samples.union(*(one.samples for one in [*self._begun.values()]))
+            self._bad.update((remark[0], remark) for remark in found)
+            self._bad_replacements.update(remark[0] for remark in found if remark[0] not in in_tasks)
+        rank = begun.rank
+        replacements = self._bad_replacements - begun.samples - rank.told
+        rank.told |= replacements
+        return [self._bad[number] for number in (begun.samples & self._bad.keys()) | replacements]
 
     def drain(self) -> None:
         """Wait until all ranks have everything, or no machine of them was connected for `drain_timeout` seconds."""
