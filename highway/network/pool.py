@@ -199,7 +199,9 @@ def pool_modules(
 ) -> list[Module]:
     """Return the modules of `worker_pool`; `workers` is that of `Load`."""
     reader, *stages = worker_part("worker_pool", modules)
-    return [PoolSource(), Load(reader, workers=workers), *stages, PoolSink(ranks, **options)]
+    load = Load(reader, workers=workers)
+    load.for_rank = True
+    return [PoolSource(), load, *stages, PoolSink(ranks, **options)]
 
 
 class PoolSource(Source):

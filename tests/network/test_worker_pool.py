@@ -12,7 +12,7 @@ from machines import FAST, Proxy, digest, nothing_left
 from pictures import class_folders
 
 from highway.engine import Pipeline, Stage
-from highway.errors import ArgumentError, PeerLostError, PipelineStateError, RemoteError, SecurityError
+from highway.errors import ArgumentError, PeerLostError, PipelineStateError, RemoteError, SecurityError, TooManyErrors
 from highway.modules import ArrayReader, Augmentations, ImageFileReader
 from highway.network import Remote, worker_pool
 from highway.network import exactly_once as exact
@@ -237,6 +237,26 @@ def test_bad_samples_are_known_to_their_rank(tmp_path, on_error):
             assert told(pipeline.forever()) == expected
             assert sorted(pipeline.errors) == sorted(errors) and errors
             assert pipeline.stats().skipped_samples == one.stats().skipped_samples
+
+
+def test_ranks_count_their_own_bad_samples(tmp_path):
+    root = class_folders(tmp_path, each=8)
+    for path in sorted(root.rglob("*.jpg"))[:8]:
+        path.write_bytes(path.read_bytes()[:200])
+
+    def make(shard):
+        # Both have four bad samples, of eight.
+        return photographs(root, shard, on_error="skip", max_errors=4, shuffle=False, epochs=1)
+
+    with nothing_left(), Ranks(make) as ranks:
+        ranks.pool()
+        for rank, pipeline in enumerate(ranks.pipelines):
+            assert told(pipeline.forever()) == local(make((rank, 2)))
+            assert len(pipeline.errors) == 4
+        limited = ranks.rank(photographs(root, (0, 2), on_error="skip", max_errors=3, shuffle=False, epochs=1))
+        ranks.pool([ranks.remotes[2].addresses])
+        with pytest.raises(TooManyErrors, match="4 of 24 files are bad, more than max_errors=3"):
+            told(limited.forever())
 
 
 def test_draining_finishes_what_was_begun(gate):
