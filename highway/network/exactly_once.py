@@ -25,6 +25,7 @@ from highway.errors import (
     UndeliveredError,
 )
 from highway.network.batch_codec import bad_samples_in, bad_samples_item, item_of, new_name, with_remarks
+from highway.network.definitions import Definition
 from highway.network.protocol.delivery import Delivery
 from highway.network.protocol.link import TIMING
 from highway.network.protocol.messages import Cursor, Data, Hello, Item, Key, Kind
@@ -80,8 +81,8 @@ class _Machine(Transport):
         self.ending = False
         self._machine = new_name()
 
-    def _hello(self, role: str) -> Hello:
-        return Hello(self._machine, role, version())
+    def _hello(self, role: str, modules: str = "") -> Hello:
+        return Hello(self._machine, role, version(), modules)
 
     def links(self) -> tuple[int | None, int | None]:
         consumer, producer = self.driver.consumer, self.driver.producer
@@ -216,6 +217,8 @@ class DataTransport(_Producing):
     name : str
         Name of the sink.
     source : Source
+    definition : Definition
+        Of the batches that are sent.
     stream : Stream
     length : int or None
         Batches in an epoch.
@@ -228,6 +231,7 @@ class DataTransport(_Producing):
         self,
         name: str,
         source: Source,
+        definition: Definition,
         stream: Stream,
         length: int | None,
         downstream: Endpoint,
@@ -242,12 +246,18 @@ class DataTransport(_Producing):
         self._listed = 0
         numbering = source if length else None
         self.role = DataMachine(
-            os.urandom, number, world, numbering, stream_fingerprint(source, stream), TIMING
+            os.urandom,
+            number,
+            world,
+            numbering,
+            stream_fingerprint(source, stream),
+            TIMING,
+            definition.digest,
         )
         self.role.end_of = self._end_of
         self._producer = self.role.producer
         self._producer.most_window = 2 * downstream.window + 16
-        hello = self._hello("data")
+        hello = self._hello("data", definition.text)
         self.driver = SocketThread(
             name, self.role, producer=self._producer, downstream=downstream, hello=hello
         )
@@ -343,6 +353,8 @@ class WorkerTransport(_Producing):
         Most seconds without a connected upstream machine.
     drain_timeout : float
     version : str
+    definition : Definition
+        Of the stages.
     """
 
     def __init__(
@@ -355,10 +367,13 @@ class WorkerTransport(_Producing):
         timeout: float | None,
         drain_timeout: float,
         version: str,
+        definition: Definition,
     ) -> None:
         super().__init__(name, drain_timeout)
         self._timeout = timeout
-        self.role = Worker(os.urandom, 2 * downstream.window + threads, WINDOW_BYTES, version, TIMING)
+        self.role = Worker(
+            os.urandom, 2 * downstream.window + threads, WINDOW_BYTES, version, TIMING, definition.digest
+        )
         self._producer = self.role.producer
         self._producer.most_window = 2 * downstream.window + 16
         self.driver = SocketThread(
@@ -368,7 +383,7 @@ class WorkerTransport(_Producing):
             producer=self._producer,
             upstream=upstream,
             downstream=downstream,
-            hello=self._hello("worker"),
+            hello=self._hello("worker", definition.text),
         )
         self._meter = meter = Meter("worker", stats, self.driver, self._machine)
         self.driver.status = self.figures
@@ -524,6 +539,7 @@ class TrainerTransport(_Machine):
             upstream=upstream,
             hello=self._hello("trainer"),
         )
+        self.role.describe = self.driver.acquaintances.introduce
         self._meter = Meter("trainer", stats, self.driver, self._machine)
         self.driver.status = self.figures
         # The epoch that the loaded state is in, and the batches of it that the state counts.

@@ -9,14 +9,15 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
 from highway.batch import Batch
 from highway.engine import Failure, Source
-from highway.errors import PeerLostError, ProtocolError, UndeliveredError
+from highway.errors import PeerLostError, ProtocolError, StateMismatchError, UndeliveredError
 from highway.network.batch_codec import item_of
+from highway.network.definitions import Definition
 from highway.network.protocol.messages import Data, Item, Key, Kind
 from highway.network.protocol.wire import decode, decode_msgpack_numpy, encode, encode_msgpack_numpy
 from highway.network.streams import Stream, stream_fingerprint
@@ -102,50 +103,69 @@ class _Pipe(Transport):
         return f"; the last connection that failed: {found[-1]}" if found else ""
 
 
+class _Origin(NamedTuple):
+    """Where a batch comes from: see `Data`."""
+
+    key: Key
+    world: int
+    fingerprint: str
+    definition: str
+
+
 class PushTransport(_Pipe):
     """Sends by PUSH: each batch goes to one of the pulling receivers."""
 
     def __init__(
-        self, name: str, endpoint: Endpoint, delivery: str, stream: Stream, drain_timeout: float
+        self,
+        name: str,
+        endpoint: Endpoint,
+        delivery: str,
+        stream: Stream,
+        definition: Definition,
+        drain_timeout: float,
     ) -> None:
         super().__init__(name, endpoint, delivery, zmq.PUSH)
         self._stream = stream
+        self._definition = definition
         self._drain_timeout = drain_timeout
         self._link = os.urandom(16)
         self._lsn = 0
         self._sent = False
-        # For each ticket: key, number of streams, fingerprint, and an item that is forwarded unchanged.
-        self._origins: dict[int, tuple[Key, int, str, Item | None]] = {}
+        # For each ticket, and an item that is forwarded unchanged.
+        self._origins: dict[int, tuple[_Origin, Item | None]] = {}
         self._source: Source | None = None
-        self._end: tuple[Key, int, str, Item | None] | None = None
+        self._end: tuple[_Origin, Item] | None = None
 
     def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
         self._source = source
         if source.follows_delivery:
             for ticket, task in enumerate(source.tasks()):
                 ends = task.item.kind is Kind.END_OF_DATA
-                self._origins[ticket] = task.key, task.world, task.fingerprint, task.item if ends else None
+                definition = f"{task.definition}/{self._definition.digest}"
+                origin = _Origin(task.key, task.world, task.fingerprint, definition)
+                self._origins[ticket] = origin, task.item if ends else None
                 yield task
             return
         stream, world = self._stream
-        fingerprint = stream_fingerprint(source, self._stream)
+        texts = stream_fingerprint(source, self._stream), self._definition.digest
         count = 0
         for ticket, task in enumerate(source.tasks()):
             if self.ending or self.closing:
                 return
             epoch, seq = source.batch_at(ticket) if length else (0, ticket)
-            self._origins[ticket] = Key(epoch, seq, stream), world, fingerprint, None
+            self._origins[ticket] = _Origin(Key(epoch, seq, stream), world, *texts), None
             count = ticket + 1
             yield task
         epoch, seq = source.batch_at(count) if length else (0, 1)
-        self._end = Key(epoch + bool(seq), 0, stream), world, fingerprint, Item(Kind.END_OF_DATA, [count], ())
+        origin = _Origin(Key(epoch + bool(seq), 0, stream), world, *texts)
+        self._end = origin, Item(Kind.END_OF_DATA, [count], ())
 
     def identity(self, ticket: int) -> tuple[int, int]:
-        key = self._origins[ticket][0]
+        key = self._origins[ticket][0].key
         return key.epoch, key.seq
 
     def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        key, world, fingerprint, passed_on = self._origins.pop(ticket)
+        origin, passed_on = self._origins.pop(ticket)
         assert self._source is not None
         if self.foreign:
             if isinstance(outcome, Failure):
@@ -154,12 +174,14 @@ class PushTransport(_Pipe):
             if outcome is not None:
                 self._send(encode_msgpack_numpy([*outcome.fields.values(), *_offsets(outcome)]))
         else:
-            self._send_item(key, world, fingerprint, passed_on or item_of(outcome))
+            self._send_item(origin, passed_on or item_of(outcome))
         self._source.delivered(ticket)
 
-    def _send_item(self, key: Key, world: int, fingerprint: str, item: Item) -> None:
+    def _send_item(self, origin: _Origin, item: Item) -> None:
         self._lsn += 1
-        self._send(encode(Data(_SESSION, self._link, self._lsn, key, world, fingerprint, item)))
+        key, world, fingerprint, definition = origin
+        data = Data(_SESSION, self._link, self._lsn, key, world, fingerprint, item, definition=definition)
+        self._send(encode(data))
 
     def _send(self, frames: list[Any]) -> None:
         if not self._sockets:
@@ -178,9 +200,7 @@ class PushTransport(_Pipe):
         if not self._sockets:
             return
         if self._end is not None and not self.foreign:
-            key, world, fingerprint, item = self._end
-            assert item is not None
-            self._send_item(key, world, fingerprint, item)
+            self._send_item(*self._end)
         socket = self._sockets[0]
         until = time.monotonic() + self._drain_timeout
         while not self.closing and not socket.poll(POLL, zmq.POLLOUT):
@@ -205,6 +225,8 @@ class PullTransport(_Pipe):
         # Batches of each stream that has ended, and number of streams.
         self._totals: dict[int, int] = {}
         self._world = 0
+        # How the batches are made that arrive.
+        self._definition: str | None = None
         self._duplicates = 0
         self._malformed: list[tuple[str, str]] = []
 
@@ -257,6 +279,14 @@ class PullTransport(_Pipe):
         if message.item.kind is Kind.END_OF_DATA:
             self._totals[key.stream] = _total(message.item)
             return message
+        if message.item.kind is Kind.BATCH:
+            self._definition = self._definition or message.definition
+            if message.definition != self._definition:
+                raise StateMismatchError(
+                    f"{self.name}: batch {key.seq} of epoch {key.epoch}, stream {key.stream}, was made in another way "
+                    "than the batches before it; expected the same modules, arguments, data and version of Highway on "
+                    "all machines of a kind"
+                )
         seen = self._seen.setdefault((key.stream, key.epoch), set())
         if key.seq in seen:
             self._duplicates += 1

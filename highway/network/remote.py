@@ -21,13 +21,14 @@ from highway.engine.spec import Spec
 from highway.engine.stats import MachineStats, PipelineStats
 from highway.errors import PeerLostError, PipelineStateError
 from highway.network.batch_codec import remote_error, to_batch, without_remarks
+from highway.network.definitions import definition_of
 from highway.network.exactly_once import DataTransport, TrainerTransport
 from highway.network.protocol.messages import Data, Kind
 from highway.network.reports import machines_of
 from highway.network.sink import ZMQSink
 from highway.network.source import ZMQSource, endpoint_of
 from highway.network.streams import WHOLE
-from highway.network.tasks import Load, Tasks, definition_of, reader_in, task_batch
+from highway.network.tasks import Load, Tasks, reader_in, task_batch
 from highway.network.zmq.ends import Endpoint
 from highway.sampling.sampler import Task
 
@@ -408,9 +409,9 @@ class _RemoteReader(Tasks):
         super().enter(modules, stats)
         definition = definition_of(self.reader, self._stages)
         self._definition = definition
-        out = self._out = _Out(f"{self.reader.fingerprint()}/{int(definition):016x}")
+        out = self._out = _Out(f"{self.reader.fingerprint()}/{definition.digest}")
         tasks, batches = self._ends
-        self._sending = DataTransport(self.name, out, WHOLE, None, tasks, stats, 0.0)
+        self._sending = DataTransport(self.name, out, definition, WHOLE, None, tasks, stats, 0.0)
         # The clock runs only while a batch is expected: see `load`.
         self._receiving = TrainerTransport(self.name, batches, False, None, 1, stats, version())
         # `load` waits for what came of each task, also where all samples were skipped.

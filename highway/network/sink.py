@@ -13,6 +13,7 @@ from highway.batch import Batch
 from highway.engine import Failure, Module, Outlet, Source, Stage
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError
+from highway.network.definitions import definition_of
 from highway.network.exactly_once import DataTransport, WorkerTransport
 from highway.network.push_pull import PushTransport
 from highway.network.source import DeliveryKind, ZMQSource, delivery_of, endpoint_of
@@ -131,9 +132,11 @@ class ZMQSink(Outlet):
                 f"{self.name}: delivery is 'at-most-once', but the batches come from a ZMQSource with "
                 f"delivery={source.delivery!r}; give both the same delivery"  # type: ignore[attr-defined]
             )
+        stages = [module for module in modules if isinstance(module, Stage)]
+        definition = definition_of(source, stages)
         if self.delivery != "exactly-once":
             self._transport = PushTransport(
-                self.name, self._endpoint, self.delivery, self.stream, self._drain_timeout
+                self.name, self._endpoint, self.delivery, self.stream, definition, self._drain_timeout
             )
         elif isinstance(source, ZMQSource):
             if source.delivery != "exactly-once":
@@ -141,7 +144,6 @@ class ZMQSink(Outlet):
                     f"{self.name}: delivery is 'exactly-once', but the batches come from a ZMQSource with "
                     f"delivery={source.delivery!r}, which cannot resend a batch; give both the same delivery"
                 )
-            stages = [module for module in modules if isinstance(module, Stage)]
             self._transport = source._transport = WorkerTransport(
                 self.name,
                 source.endpoint,
@@ -151,6 +153,7 @@ class ZMQSink(Outlet):
                 source.timeout,
                 self._drain_timeout,
                 version(),
+                definition,
             )
             for stage in stages:
                 if isinstance(stage, Load):
@@ -159,7 +162,14 @@ class ZMQSink(Outlet):
         else:
             length = len(source) if hasattr(source, "__len__") else None
             self._transport = DataTransport(
-                self.name, source, self.stream, length, self._endpoint, stats, self._drain_timeout
+                self.name,
+                source,
+                definition,
+                self.stream,
+                length,
+                self._endpoint,
+                stats,
+                self._drain_timeout,
             )
         self._transport.start()
 

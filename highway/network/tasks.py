@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from highway._core.installation import version
 from highway.batch import Batch
@@ -16,17 +14,15 @@ from highway.engine import Module, Source, Stage
 from highway.engine.spec import Spec
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, StateMismatchError
-from highway.sampling.digests import digest
+from highway.network.definitions import Definition, definition_of
 from highway.sampling.sampler import Task
 
-__all__ = ["Load", "Tasks", "definition_of", "reader_in", "task_batch"]
+__all__ = ["Load", "Tasks", "reader_in", "task_batch"]
 
 # Fields of a batch that is a task.
 SAMPLES, DEFINITION = "samples", "definition"
 # Longest text of the error of a bad sample.
 MOST_TEXT = 1000
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def reader_in(owner: str, module: Any) -> Any:
@@ -39,18 +35,10 @@ def reader_in(owner: str, module: Any) -> Any:
     return module
 
 
-def definition_of(reader: Any, stages: Sequence[Stage]) -> NDArray[np.uint64]:
-    """Return a number, uint64 (), that identifies what makes batches: data, reader, stages, version of Highway."""
-    texts = [version(), reader.name, reader.samples_fingerprint()]
-    texts += [_ADDRESS.sub("", repr((stage.name, stage._specification()))) for stage in stages]
-    parts = [text.encode("utf-8", "surrogateescape") for text in texts]
-    # Without an axis: it belongs to no sample.
-    return np.array(int(digest(*parts)[:16], 16), np.uint64)
-
-
-def task_batch(task: Any, definition: NDArray[np.uint64] | None) -> Batch:
+def task_batch(task: Any, definition: Definition | None) -> Batch:
     """Return a task as a batch that travels to a `Load`: the indices of its samples."""
-    extras = {} if definition is None else {DEFINITION: definition}
+    # Without an axis: it belongs to no sample.
+    extras = {} if definition is None else {DEFINITION: np.array(int(definition.digest, 16), np.uint64)}
     indices = task.indices.copy()
     return Batch({SAMPLES: indices}, epoch=task.epoch, seq=task.seq, indices=indices, extras=extras)
 
@@ -202,7 +190,7 @@ class Load(Stage):
         )
         # Whether the tasks come from the training machine itself.
         self.for_rank = False
-        self.definition: NDArray[np.uint64] | None = None
+        self.definition: Definition | None = None
         self._told: set[int] = set()
         self._lock = threading.Lock()
 
@@ -278,7 +266,7 @@ class Load(Stage):
 
     def _check(self, batch: Batch) -> None:
         stated = batch.extras.get(DEFINITION)
-        if stated is None or self.definition is None or np.array_equal(stated, self.definition):
+        if stated is None or self.definition is None or int(stated) == int(self.definition.digest, 16):
             return
         raise StateMismatchError(
             f"{self.name}: the tasks are of another definition than this worker has, which is {self.reader!r} with "

@@ -52,8 +52,8 @@ BROKEN = {
     ),
     "10, a worker acknowledges what was acknowledged": (
         "roles",
-        "        world, fingerprint = self._origins[key]\n",
-        "        world, fingerprint = self._origins[key]\n        self.consumer.done(key, now)\n",
+        "        world, fingerprint, definition = self._origins[key]\n",
+        "        world, fingerprint, definition = self._origins[key]\n        self.consumer.done(key, now)\n",
     ),
     "11, what was delivered is a duplicate": ("consumer", "elif self.knows(key):", "elif False:"),
     "11, acknowledged when handed out": (

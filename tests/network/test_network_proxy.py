@@ -233,7 +233,7 @@ ITEM = Item(Kind.BATCH, [["x"], 0, 0, 0, False, False], ())
 
 
 def frames_of(*values):
-    return [b"HWY\x01" + msgpack.packb(list(values))]
+    return [b"HWY\x02" + msgpack.packb(list(values))]
 
 
 def hostile():
@@ -243,17 +243,17 @@ def hostile():
     yield "nothing", []
     yield "text", [b"hello"]
     yield "magic", [b"HWX\x01" + good[0][4:]]
-    yield "version", [b"HWY\x02" + good[0][4:]]
+    yield "version", [b"HWY\x03" + good[0][4:]]
     yield "cut", [good[0][:-3]]
     yield "trailing", [good[0] + b"\0"]
     yield "extra frame", [*good, b"more"]
     yield "many frames", [*good, *[b""] * 1100]
-    yield "deep", [b"HWY\x01" + b"\x91" * 500 + b"\xc0"]
-    yield "ext", [b"HWY\x01" + b"\xd4\x01\x00"]
-    yield "huge array", [b"HWY\x01" + b"\xdd\xff\xff\xff\xff"]
-    yield "huge bytes", [b"HWY\x01" + b"\xc6\xff\xff\xff\xff"]
+    yield "deep", [b"HWY\x02" + b"\x91" * 500 + b"\xc0"]
+    yield "ext", [b"HWY\x02" + b"\xd4\x01\x00"]
+    yield "huge array", [b"HWY\x02" + b"\xdd\xff\xff\xff\xff"]
+    yield "huge bytes", [b"HWY\x02" + b"\xc6\xff\xff\xff\xff"]
     yield "map", frames_of({"a": 1})
-    yield "large header", [b"HWY\x01" + bytes(1 << 17)]
+    yield "large header", [b"HWY\x02" + bytes(1 << 17)]
     yield "ones", [b"\xff" * 4096]
     for number in range(8):
         yield f"kind {number} without fields", frames_of(number)

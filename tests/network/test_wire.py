@@ -291,6 +291,7 @@ def test_checked_item_has_room_for_any_key():
         "key": Key(2**62, 2**62, MAX_LIST - 1),
         "world": MAX_LIST,
         "fingerprint": "f" * 500,
+        "definition": "d" * 300,
     }
     largest = data(meta=[b"x" * 64_500], **extreme)
     check(largest.item)
@@ -370,6 +371,7 @@ def datas(draw):
         draw(texts),
         item,
         draw(st.booleans()),
+        draw(texts),
     )
 
 
@@ -430,17 +432,17 @@ def test_round_trip(kind):
 
 
 def test_first_byte_begins_no_message_of_msgpack_numpy():
-    assert encode(Bye("")) == [b"HWY\x01\x92\x05\xa0"]
+    assert encode(Bye("")) == [b"HWY\x02\x92\x05\xa0"]
     # A small number: neither an array nor a map.
     assert msgpack.unpackb(b"H") == 0x48
 
 
 def header(*fields):
-    return b"HWY\x01" + msgpack.packb(fields)
+    return b"HWY\x02" + msgpack.packb(fields)
 
 
 READY = [1, SESSION, 8, 1 << 20, [1, 0, [[5, [7, 8]]], "f"], "0.1"]
-DATA = [2, SESSION, LINK, 1, 0, 0, 0, 1, "f", 0, [], False, []]
+DATA = [2, SESSION, LINK, 1, 0, 0, 0, 1, "f", "d", 0, [], False, []]
 PING = [3, SESSION, LINK, 5, 2, [{}]]
 STATE = [4, LINK, 9, [1, 2], [3]]
 REFUSAL = [6, "mismatch", "text", 0]
@@ -470,8 +472,8 @@ BAD_FIELDS = [
     ([[], 1], "kind"),
     ([5], "BYE has 0 fields; expected 1"),
     ([5, "a", "b"], "BYE has 2 fields; expected 1"),
-    ([2], "DATA has 0 fields; expected 11"),
-    (DATA[:-1], "DATA has 10 fields"),
+    ([2], "DATA has 0 fields; expected 12"),
+    (DATA[:-1], "DATA has 11 fields"),
     ([5, b"a"], "reason is b'a'; expected a text"),
     (changed(READY, 1, b"short"), "session"),
     (changed(READY, 1, b""), "session"),
@@ -505,11 +507,12 @@ BAD_FIELDS = [
     (changed(DATA, 7, 0), "world is 0"),
     (changed(DATA, 7, 65537), "world"),
     (changed(DATA, 8, 3), "fingerprint"),
-    (changed(DATA, 9, 5), "kind is 5"),
-    (changed(DATA, 9, False), "kind is False"),
-    (changed(DATA, 10, {}), "meta"),
-    (changed(DATA, 11, 0), "suspect is 0"),
-    (changed(DATA, 11, None), "suspect is None"),
+    (changed(DATA, 9, None), "definition"),
+    (changed(DATA, 10, 5), "kind is 5"),
+    (changed(DATA, 10, False), "kind is False"),
+    (changed(DATA, 11, {}), "meta"),
+    (changed(DATA, 12, 0), "suspect is 0"),
+    (changed(DATA, 12, None), "suspect is None"),
     (changed(DATA, -1, None), "table None"),
     (changed(DATA, -1, [["|u1", 0]]), "0 frames with arrays"),
     (changed(PING, 1, b""), "session is b''"),
@@ -563,13 +566,13 @@ PREFIXES = {
     b"": "no message of Highway",
     b"HWY": "no message of Highway",
     b"hwy\x01\x90": "begins with b'hwy",
-    b"\x91\x01": "expected b'HWY.x01'",
-    b"HWY\x00\x90": "version 0 of the wire format, this Highway version 1",
-    b"HWY\x02": "version 2 of the wire format, this Highway version 1",
-    b"HWY\x01": "ends in the middle",
-    b"HWY\x01\x80": "expected an array",
-    b"HWY\x01\x90": "kind None",
-    b"HWY\x01" + bytes(65533): "65537 bytes",
+    b"\x91\x01": "expected b'HWY.x02'",
+    b"HWY\x00\x90": "version 0 of the wire format, this Highway version 2",
+    b"HWY\x03": "version 3 of the wire format, this Highway version 2",
+    b"HWY\x02": "ends in the middle",
+    b"HWY\x02\x80": "expected an array",
+    b"HWY\x02\x90": "kind None",
+    b"HWY\x02" + bytes(65533): "65537 bytes",
 }
 
 
@@ -846,7 +849,7 @@ def survives(frames):
 @settings(max_examples=500)
 @given(st.lists(st.binary(max_size=64), min_size=1, max_size=3), st.booleans())
 def test_random_frames(frames, prefixed):
-    survives([b"HWY\x01" * prefixed + frames[0], *frames[1:]])
+    survives([b"HWY\x02" * prefixed + frames[0], *frames[1:]])
 
 
 messages = st.one_of(*MESSAGES.values())

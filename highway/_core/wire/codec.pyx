@@ -64,7 +64,7 @@ cdef enum:
     FRAMES = 1025
 
 MAGIC = b"HWY"
-VERSION = 1
+VERSION = 2
 MAX_HEADER_BYTES = HEADER
 MAX_TEXT_BYTES = TEXT
 MAX_DEPTH = HW_MSGPACK_DEPTH
@@ -178,7 +178,7 @@ def check_numbers(str name, value, lowest, highest):
 
 def check_data(list fields not None, int kinds):
     """Raise `Unfit` unless the fields are those of a DATA message, whose item is one of so many kinds."""
-    session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
+    session, link, lsn, epoch, seq, stream, world, fingerprint, definition, kind, meta, suspect = fields
     check_token("session", session)
     check_token("link", link)
     check_whole("lsn", lsn, 1)
@@ -187,6 +187,7 @@ def check_data(list fields not None, int kinds):
     check_whole("world", world, 1, LIST)
     check_whole("stream", stream, 0, world - 1)
     check_text("fingerprint", fingerprint)
+    check_text("definition", definition)
     check_whole("kind", kind, 0, kinds - 1)
     check_list("meta", meta)
     if type(suspect) is not bool:

@@ -161,6 +161,8 @@ class Data(NamedTuple):
     item : Item
     suspect : bool
         Machines that held it died. A consumer holds one such item at a time, so that other items are not blamed.
+    definition : str
+        How it was made: a digest for each machine that made it or passed it on, with ``/`` between them.
     """
 
     session: bytes
@@ -171,6 +173,7 @@ class Data(NamedTuple):
     fingerprint: str
     item: Item
     suspect: bool = False
+    definition: str = ""
 
 
 class Ping(NamedTuple):
@@ -249,11 +252,14 @@ class Hello(NamedTuple):
         "data", "worker" or "trainer".
     version : str
         Version of Highway.
+    modules : str
+        What the machine does to make a batch; empty for a training machine.
     """
 
     name: str
     role: str
     version: str
+    modules: str = ""
 
 
 class Query(NamedTuple):

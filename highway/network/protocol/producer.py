@@ -49,6 +49,7 @@ class _Entry:
 
     world: int
     fingerprint: str
+    definition: str
     item: Item
     nbytes: int
     deaths: int = 0
@@ -172,11 +173,14 @@ class Producer:
         self._strangers[peer] = None
         self._ping(peer, self.reports())
 
-    def offer(self, key: Key, world: int, fingerprint: str, item: Item) -> bool:
-        """Add an item of a job with `world` streams; False if it is held already, or the cursor counts it."""
+    def offer(self, key: Key, world: int, fingerprint: str, item: Item, definition: str = "") -> bool:
+        """Add an item of a job with `world` streams; False if it is held already, or the cursor counts it.
+
+        See `Data` for `fingerprint` and `definition`.
+        """
         if key in self._entries or (self.cursor is not None and delivered(self.cursor, key)):
             return False
-        self._entries[key] = _Entry(world, fingerprint, item, item.nbytes)
+        self._entries[key] = _Entry(world, fingerprint, definition, item, item.nbytes)
         heapq.heappush(self._queue, key)
         return True
 
@@ -409,6 +413,7 @@ class Producer:
             entry.fingerprint,
             entry.item,
             suspect=entry.deaths >= self._timing.suspect,
+            definition=entry.definition,
         )
 
     def commit(self, peer: Peer, data: Data) -> int:

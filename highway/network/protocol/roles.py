@@ -38,6 +38,8 @@ class DataMachine:
     fingerprint : str
         Fingerprint of the data.
     timing : Timing
+    definition : str
+        Digest of how it makes batches.
 
     Attributes
     ----------
@@ -56,12 +58,14 @@ class DataMachine:
         numbering: Numbering | None,
         fingerprint: str,
         timing: Timing = TIMING,
+        definition: str = "",
     ) -> None:
         self.producer = Producer(random, timing)
         self.producer.admits = self._refusal_of
         self.feed = Feed(stream, numbering)
         self._world = world
         self._fingerprint = fingerprint
+        self._definition = definition
         # Average size of a batch.
         self._nbytes = 0.0
         # The source has fewer batches than this; known once a batch after its end was requested.
@@ -200,7 +204,7 @@ class DataMachine:
         nbytes = item.nbytes
         if nbytes:
             self._nbytes += (nbytes - self._nbytes) * (0.1 if self._nbytes else 1.0)
-        self.producer.offer(key, self._world, self._fingerprint, item)
+        self.producer.offer(key, self._world, self._fingerprint, item, self._definition)
         self._making.discard(key)
         self._send_ends()
 
@@ -218,6 +222,8 @@ class Worker:
         Most items and bytes in flight from one producer.
     version : str
     timing : Timing
+    definition : str
+        Digest of what it does with batches.
 
     Attributes
     ----------
@@ -236,11 +242,13 @@ class Worker:
         window_bytes: int,
         version: str = "",
         timing: Timing = TIMING,
+        definition: str = "",
     ) -> None:
         self.consumer = Consumer(random, window, window_bytes, version, timing)
+        self._definition = definition
         self.producer = Producer(random, timing)
         self.inbox: deque[Data] = deque()
-        self._origins: dict[Key, tuple[int, str]] = {}
+        self._origins: dict[Key, tuple[int, str, str]] = {}
         self._death = timing.death
         # When a downstream peer was last connected.
         self._served = 0.0
@@ -256,7 +264,7 @@ class Worker:
         self.consumer.receive(peer, message, now)
         while self.consumer.arrivals:
             data = self.consumer.arrivals.popleft()
-            self._origins[data.key] = data.world, data.fingerprint
+            self._origins[data.key] = data.world, data.fingerprint, data.definition
             if data.item.kind is Kind.BATCH:
                 self.inbox.append(data)
             else:
@@ -332,8 +340,11 @@ class Worker:
         """Add the outcome of a batch of the inbox; it is dropped where it is no longer held."""
         if key not in self.consumer.held:
             return
-        world, fingerprint = self._origins[key]
-        if not self.producer.offer(key, world, fingerprint, item) and not self.producer.holds(key):
+        world, fingerprint, definition = self._origins[key]
+        definition = f"{definition}/{self._definition}"
+        if not self.producer.offer(key, world, fingerprint, item, definition) and not self.producer.holds(
+            key
+        ):
             # The training machine has it.
             self._origins.pop(key, None)
             self.consumer.done(key, now)
@@ -366,6 +377,8 @@ class Trainer:
         Number of new items.
     occupant : str
         Which other training machine is alive, where this one was refused for it.
+    describe : callable
+        Returns a text about a peer, for errors: who it is, and how it makes batches.
     """
 
     def __init__(
@@ -385,6 +398,7 @@ class Trainer:
         self._streams = streams
         self._timing = timing
         self.occupant = ""
+        self.describe: Callable[[Peer], str] = str
         self.begin(cursor, ordered)
 
     def begin(self, cursor: Cursor, ordered: bool) -> None:
@@ -392,6 +406,8 @@ class Trainer:
         self.delivery = Delivery(cursor, ordered, self._streams)
         self.consumer.knows = self.delivery.knows
         self.consumer.reset(cursor)
+        # How the batches are made that arrive, and who sent the first one.
+        self._definition: tuple[str, Peer] | None = None
         # Whether an item has arrived since: then this training machine once was the newest.
         self._accepted = False
         # When another training machine first was in the way.
@@ -407,12 +423,32 @@ class Trainer:
             self._accepted, self.occupant = True, ""
             self.received += 1
             try:
+                self._check_definition(peer, data)
                 if not self.delivery.arrive(data):
                     self.consumer.done(data.key, now)
             except StateMismatchError as error:
                 self.failure = error
         while self.consumer.refusals:
             self._refused(self.consumer.refusals.popleft(), now)
+
+    def _check_definition(self, peer: Peer, data: Data) -> None:
+        """Raise StateMismatchError where a batch was made in another way than the batches before it."""
+        if data.item.kind is not Kind.BATCH:
+            return
+        if self._definition is None:
+            self._definition = data.definition, peer
+        definition, other = self._definition
+        if data.definition == definition:
+            return
+        ways = zip(definition.split("/"), data.definition.split("/"), strict=False)
+        differ = [one != another for one, another in ways]
+        # The first machines are the data machines; the last ones are the peers of this one.
+        whose = "" if differ[-1:] == [True] else "the data machines behind "
+        raise StateMismatchError(
+            f"ZMQSource: batch {data.key.seq} of epoch {data.key.epoch}, stream {data.key.stream}, was made in another "
+            f"way than the batches before it: {whose}{self.describe(peer)} and {self.describe(other)} differ; expected "
+            "the same modules, arguments, data and version of Highway on all machines of a kind"
+        )
 
     def _refused(self, refusal: Refusal, now: float) -> None:
         if refusal.code == "occupied" and not self._accepted:

@@ -1,4 +1,4 @@
-"""Encode messages as frames and decode them: wire format 1.
+"""Encode messages as frames and decode them: wire format 2.
 
 The first frame is `b"HWY"`, the version of the format, and one msgpack array of at most 64 KiB: the kind of the
 message and its fields. Each array of a `Data` message follows in a frame of its own.
@@ -106,7 +106,7 @@ def encode(
     Examples
     --------
     >>> encode(Bye("done"))
-    [b'HWY\x01\x92\x05\xa4done']
+    [b'HWY\x02\x92\x05\xa4done']
     """
     form = _FORM_OF[type(message)]
     fields = form.take(message)
@@ -225,14 +225,14 @@ def _build_ready(fields: list[Any], arrays: list[NDArray[Any]]) -> Ready:
 
 
 def _take_data(message: Data) -> list[Any]:
-    session, link, lsn, key, world, fingerprint, item, suspect = message
-    return [session, link, lsn, *key, world, fingerprint, int(item.kind), item.meta, suspect]
+    session, link, lsn, key, world, fingerprint, item, suspect, definition = message
+    return [session, link, lsn, *key, world, fingerprint, definition, int(item.kind), item.meta, suspect]
 
 
 def _build_data(fields: list[Any], arrays: list[NDArray[Any]]) -> Data:
-    session, link, lsn, epoch, seq, stream, world, fingerprint, kind, meta, suspect = fields
+    session, link, lsn, epoch, seq, stream, world, fingerprint, definition, kind, meta, suspect = fields
     item = Item(_KINDS[kind], meta, arrays)
-    return Data(session, link, lsn, Key(epoch, seq, stream), world, fingerprint, item, suspect)
+    return Data(session, link, lsn, Key(epoch, seq, stream), world, fingerprint, item, suspect, definition)
 
 
 def _check_ping(fields: list[Any]) -> None:
@@ -311,7 +311,7 @@ class _Form(NamedTuple):
 _FORM_OF: dict[type[Message], _Form] = {
     Ready: _Form("READY", 1, 5, _take_ready, _check_ready, _build_ready),
     # The table of arrays comes after its fields.
-    Data: _Form("DATA", 2, 11, _take_data, partial(check_data, kinds=len(_KINDS)), _build_data),
+    Data: _Form("DATA", 2, 12, _take_data, partial(check_data, kinds=len(_KINDS)), _build_data),
     Ping: _Form("PING", 3, 5, list, _check_ping, lambda fields, arrays: Ping(*fields)),
     State: _Form(
         "STATE",
@@ -324,7 +324,7 @@ _FORM_OF: dict[type[Message], _Form] = {
     Bye: _Form("BYE", 5, 1, list, _check_bye, lambda fields, arrays: Bye(*fields)),
     Refusal: _Form("ERROR", 6, 3, list, _check_refusal, lambda fields, arrays: Refusal(*fields)),
     # About machines, not about batches.
-    Hello: _Form("HELLO", 16, 3, list, _check_hello, lambda fields, arrays: Hello(*fields)),
+    Hello: _Form("HELLO", 16, 4, list, _check_hello, lambda fields, arrays: Hello(*fields)),
     Query: _Form("QUERY", 17, 0, list, lambda fields: None, lambda fields, arrays: Query()),
     Report: _Form("REPORT", 18, 1, list, _check_reports, lambda fields, arrays: Report(*fields)),
 }

@@ -15,6 +15,8 @@ __all__ = ["Acquaintances"]
 
 # Most characters of a name.
 MOST_NAME = 200
+# Most characters of what a machine says that it does.
+MOST_MODULES = 1000
 # Shortest time between two questions for the reports of the consumers, in seconds.
 ASKING = 0.3
 # Seconds after which a report of a consumer is no longer shown.
@@ -73,7 +75,8 @@ class Acquaintances:
     def meet(self, peer: Peer, hello: Hello) -> str | None:
         """Note who a peer says that it is; returns a line for the log where it takes the place of another."""
         before = self._names.get(peer)
-        now = Hello(*(quoted(text)[:MOST_NAME] for text in hello))
+        name, role, version = (quoted(text)[:MOST_NAME] for text in (hello.name, hello.role, hello.version))
+        now = Hello(name, role, version, quoted(hello.modules)[:MOST_MODULES])
         _bounded(self._names)[peer] = now
         if peer in self._present and before not in (None, now):
             assert before is not None
@@ -89,6 +92,12 @@ class Acquaintances:
             return f"a peer {where or 'of unknown address'}"
         details = ", ".join(filter(None, (where, f"Highway {hello.version}")))
         return f"{_ROLES.get(hello.role, hello.role)} {hello.name} ({details})"
+
+    def introduce(self, peer: Any) -> str:
+        """Return the text of `describe`, and what the peer says that it does to make a batch."""
+        hello = self._names.get(peer)
+        modules = f", with {hello.modules}" if hello is not None and hello.modules else ""
+        return self.describe(peer) + modules
 
     def changed(self, change: Change) -> str | None:
         """Return the line about a change for the log; None where it is not new."""

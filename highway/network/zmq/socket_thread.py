@@ -291,7 +291,7 @@ class SocketThread:
 
     @property
     def failure(self) -> str:
-        """The last failed handshake, as part of an error message."""
+        """The last failed handshake, or invalid message, as part of an error message."""
         found = [end.failure for end in self.ends if end.failure]
         return f"; the last connection that failed: {found[-1]}" if found else ""
 
@@ -525,8 +525,12 @@ class SocketThread:
                 message = decode(frames)
             except ProtocolError as error:
                 self.malformed += 1
+                self.acquaintances.seen(peer, frame)
+                text = f"a message of {self.acquaintances.describe(peer)} was dropped: {error}"
+                # Who waits for this peer in vain learns why.
+                end.failure = text
                 if self.malformed <= MOST_LOGGED:
-                    logger.warning("%s: dropped a message of %s: %s", end.address, quoted(peer.id), error)
+                    logger.warning("%s: %s", end.address, text)
                 continue
             if isinstance(message, Data):
                 self.received_items += 1
