@@ -18,6 +18,7 @@ from highway.engine import Failure, Module, Outlet, Pipeline, Source, Stage
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, PeerLostError, PipelineStateError, UndeliveredError
 from highway.network.batch_codec import to_batch
+from highway.network.definitions import Definition, definition_of
 from highway.network.exactly_once import POLL, WorkerTransport
 from highway.network.protocol.messages import Data, Key
 from highway.network.remote import worker_part
@@ -208,6 +209,8 @@ class PoolSource(Source):
     """Receives the tasks that a `PoolSink` takes from its ranks."""
 
     hands_over = True
+    # As that of a ZMQSource: a worker is of the same definition, whether it serves one rank or many.
+    follows_delivery = True
     starts_at_once = True
 
     def __init__(self) -> None:
@@ -264,7 +267,7 @@ class PoolSink(Outlet):
             )
         for tasks, batches in self._ranks:
             self._ends(tasks, batches, None, False)
-        self._transport = PoolTransport(self.name, 1, _no_stats, None, 0.0, False)
+        self._transport = PoolTransport(self.name, 1, _no_stats, Definition("", ""), None, 0.0, False)
         self._latest: PoolSink | None = None
 
     def __repr__(self) -> str:
@@ -281,10 +284,17 @@ class PoolSink(Outlet):
         return run
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
+        source = modules[0]
+        assert isinstance(source, Source)
         stages = [module for module in modules if isinstance(module, Stage)]
-        threads = sum(stage.workers or stage.most_workers() for stage in stages)
         self._transport = PoolTransport(
-            self.name, threads, stats, self._timeout, self._drain_timeout, self._lasting
+            self.name,
+            sum(stage.workers or stage.most_workers() for stage in stages),
+            stats,
+            definition_of(source, stages),
+            self._timeout,
+            self._drain_timeout,
+            self._lasting,
         )
         for stage in stages:
             if isinstance(stage, Load):
@@ -416,6 +426,8 @@ class PoolTransport(Transport):
     threads : int
         Threads of the stages.
     stats : callable
+    definition : Definition
+        Of the stages.
     timeout : float or None
         Seconds without any machine of a rank after which it counts as lost.
     drain_timeout : float
@@ -433,6 +445,7 @@ class PoolTransport(Transport):
         name: str,
         threads: int,
         stats: Callable[[], PipelineStats | None],
+        definition: Definition,
         timeout: float | None,
         drain_timeout: float,
         lasting: bool,
@@ -440,6 +453,7 @@ class PoolTransport(Transport):
         super().__init__(name)
         self._threads = threads
         self._stats = stats
+        self._definition = definition
         self._timeout = timeout
         self._drain_timeout = drain_timeout
         self._lasting = lasting
@@ -488,6 +502,7 @@ class PoolTransport(Transport):
                 None,
                 self._drain_timeout,
                 version(),
+                self._definition,
             )
             transport.ends_with_upstream = True
             driver = transport.driver

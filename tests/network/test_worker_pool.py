@@ -14,8 +14,9 @@ from pictures import class_folders
 from highway.engine import Pipeline, Stage
 from highway.errors import ArgumentError, PeerLostError, PipelineStateError, RemoteError, SecurityError, TooManyErrors
 from highway.modules import ArrayReader, Augmentations, ImageFileReader
-from highway.network import Remote, worker_pool
+from highway.network import Remote, worker_pipeline, worker_pool
 from highway.network import exactly_once as exact
+from highway.network.definitions import Definition
 from highway.network.pool import PoolTransport
 from highway.network.protocol.messages import Data, Item, Key, Kind
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
@@ -153,7 +154,7 @@ class Waiting:
 
 
 def test_turns():
-    transport = PoolTransport("PoolSink", 1, lambda: None, None, 0.0, False)
+    transport = PoolTransport("PoolSink", 1, lambda: None, Definition("", ""), None, 0.0, False)
     many, few, late = Waiting(6), Waiting(2), Waiting(2)
     transport._served = (many, few)
     order = [transport._pick().rank for _ in range(5)]
@@ -197,6 +198,24 @@ def test_a_rank_leaves_for_another_pool(folder):
         assert told(ranks.pipelines[1].forever()) == local(make((1, 2)))
         with pytest.raises(ArgumentError, match="is not served"):
             pool.leave(*leaving)
+
+
+def test_a_rank_has_workers_of_both_kinds(gate):
+    def make(shard):
+        return arrays(shard, gated=True)
+
+    with nothing_left(), Ranks(make) as ranks:
+        pool = ranks.pool(window=1)
+        begun = pool.pipeline.modules[-1].transport._begun
+        alone = ranks.enter_context(worker_pipeline(make((0, 2)), *ranks.remotes[0].addresses))
+        source = alone.modules[0].transport
+        first = ranks.remotes[0].addresses
+        # The window of the pool leaves tasks for the other worker.
+        eventually(lambda: any(one.rank.addresses == first for one in begun.values()))
+        eventually(source.unfinished)
+        gate.set()
+        for rank, pipeline in enumerate(ranks.pipelines):
+            assert told(pipeline.forever()) == local(make((rank, 2)))
 
 
 def test_a_lasting_pool_waits_for_ranks():
