@@ -250,9 +250,7 @@ class _Out(Source):
         self._definition = definition
         self._changed = threading.Condition()
         self._waiting: dict[int, _Waiting] = {}
-        # Numbers of tasks that nobody waits for any more, and that were not sent.
-        self._dropped: set[int] = set()
-        self._next = self._sent = 0
+        self._next = 0
         self._ended = False
         self._nbytes = 0.0
         self.heard = time.monotonic()
@@ -277,9 +275,7 @@ class _Out(Source):
     def drop(self) -> None:
         """Send no more of the tasks that are out, and wait for none of them."""
         with self._changed:
-            for number, waiting in self._waiting.items():
-                if number >= self._sent:
-                    self._dropped.add(number)
+            for waiting in self._waiting.values():
                 waiting.dropped = True
                 waiting.wake()
             self._waiting.clear()
@@ -318,13 +314,13 @@ class _Out(Source):
         at = start
         while True:
             with self._changed:
-                while at not in self._waiting and at not in self._dropped and not self._ended:
+                while at >= self._next and not self._ended:
                     self._changed.wait(LOOK)
                 if self._ended:
                     return
-                batch = None if at in self._dropped else self._waiting[at].batch
-                self._dropped.discard(at)
-                self._sent = at + 1
+                # One that was dropped is skipped, also where workers that had it are gone.
+                waiting = self._waiting.get(at)
+                batch = None if waiting is None else waiting.batch
             yield batch
             at += 1
 
