@@ -371,6 +371,9 @@ class WorkerTransport(_Producing):
     ) -> None:
         super().__init__(name, drain_timeout)
         self._timeout = timeout
+        # The session in which each item arrived, and that of the item whose outcome is carried now.
+        self._sessions: dict[int, bytes] = {}
+        self._session = b""
         self.role = Worker(
             os.urandom, 2 * downstream.window + threads, WINDOW_BYTES, version, TIMING, definition.digest
         )
@@ -414,10 +417,15 @@ class WorkerTransport(_Producing):
                             f"{driver.upstream_addresses}{driver.failure}"
                         )
                     driver.changed.wait(POLL)
-                data = role.inbox.popleft()
+                data, session = role.inbox.popleft(), role.consumer.session
             self._keys[ticket] = data.key
+            self._sessions[ticket] = session
             ticket += 1
             yield data
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        self._session = self._sessions.pop(ticket)
+        super().carry(ticket, outcome)
 
     def close_source(self) -> None:
         """Do nothing: the sink still sends."""
@@ -459,10 +467,8 @@ class WorkerTransport(_Producing):
         if isinstance(outcome, Failure):
             self._log(key, outcome)
         item = self._checked(outcome, remarks)
+        self._session = session
         with self.driver.lock:
-            # Another training machine numbers its items from 0 too.
-            if self.role.consumer.session != session:
-                return
             self._made(key, item)
         self.driver.push()
 
@@ -480,7 +486,9 @@ class WorkerTransport(_Producing):
             return super()._checked(Failure(error, self.name), remarks)
 
     def _made(self, key: Key, item: Item) -> None:
-        self.role.made(key, item, time.monotonic())
+        # The next training machine numbers its items from 0 too: what another one asked for is not its.
+        if self._session == self.role.consumer.session:
+            self.role.made(key, item, time.monotonic())
 
 
 class TrainerTransport(_Machine):

@@ -412,6 +412,9 @@ class _RemoteReader(Tasks):
         self._receiving = TrainerTransport(self.name, batches, False, None, 1, stats, version())
         # `load` waits for what came of each task, also where all samples were skipped.
         self._receiving.role.delivery.releases_skipped = True
+        # A worker that was there for another training is not served before it knows this one: it would have tasks begun
+        # by the cursor of the other.
+        self._sending.role.producer.cursor = self._receiving.role.delivery.cursor
         self._sending.start()
         self._receiving.start()
         upstream = self._receiving.bound_address(upstream=True)
