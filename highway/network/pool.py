@@ -33,6 +33,10 @@ __all__ = ["PoolSink", "PoolSource", "WorkerPool", "pool_modules", "worker_pool"
 # Seconds between two looks for ranks that have ended, while others have work.
 REVIEW = POLL
 
+# Figures of a worker that are added up over its ranks: those that only grow, and others.
+COUNTS = ("batches", "duplicates", "resent", "deaths")
+LEVELS = ("rate", "wire", "queue", "suspects")
+
 Secret = bytes | str | os.PathLike[str] | None
 Remarks = list[list[Any]]
 
@@ -469,6 +473,8 @@ class PoolTransport(Transport):
         # Bad samples by their numbers, and those that were in no task when they were found.
         self._bad: dict[int, list[Any]] = {}
         self._bad_replacements: set[int] = set()
+        # What was counted for ranks that have left.
+        self._former_counts: dict[str, int] = {}
         self._lost: list[BaseException] = []
         self._turn = 0
         self._reviewed = 0.0
@@ -527,6 +533,9 @@ class PoolTransport(Transport):
 
     def _remove(self, rank: _Rank, reason: str) -> None:
         rank.disconnect(reason)
+        report = rank.transport.figures()[0]
+        for name in COUNTS:
+            self._former_counts[name] = self._former_counts.get(name, 0) + report[name]
         with self._lock:
             self._served = tuple(one for one in self._served if one is not rank)
             # Those whose threads have not ended yet.
@@ -696,7 +705,15 @@ class PoolTransport(Transport):
         return sum(up or 0 for up, _ in links), sum(down or 0 for _, down in links)
 
     def figures(self) -> list[dict[str, Any]]:
-        return [report for rank in self._served for report in rank.transport.figures()]
+        own = [rank.transport.figures()[0] for rank in self._served]
+        if not own:
+            return []
+        # Those of ranks that have left still count: nothing was sent less.
+        sums = {
+            name: sum(report[name] for report in own) + self._former_counts.get(name, 0)
+            for name in (*COUNTS, *LEVELS)
+        }
+        return [own[0] | sums]
 
     def unfinished(self) -> int:
         return len(self._begun) + sum(rank.unfinished for rank in self._served)

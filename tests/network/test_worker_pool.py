@@ -2,74 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import ExitStack
-
-import numpy as np
 import pytest
 from concurrency import LIMIT, Task, eventually
 from machines import FAST, Proxy, digest, nothing_left
 from pictures import class_folders
+from rank_pools import Gate, Ranks, arrays, local, photographs, told
 
-from highway.engine import Pipeline, Stage
+from highway.engine import Pipeline
 from highway.errors import ArgumentError, PeerLostError, PipelineStateError, RemoteError, SecurityError, TooManyErrors
-from highway.modules import ArrayReader, Augmentations, ImageFileReader
 from highway.network import Remote, worker_pipeline, worker_pool
 from highway.network import exactly_once as exact
 from highway.network.definitions import Definition
 from highway.network.pool import PoolTransport
 from highway.network.protocol.messages import Data, Item, Key, Kind
-from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return class_folders(tmp_path_factory.mktemp("photographs"), each=8)
-
-
-def photographs(folder, shard=(0, 1), **options):
-    options = {"seed": 5, "epochs": 3, "fit": RandomResizedCrop(), **options}
-    return [
-        ImageFileReader(folder, 2, (20, 24), shard=shard, **options),
-        Augmentations([FlipX(), Normalize()], seed=6),
-    ]
-
-
-def told(batches):
-    return [digest(batch) for batch in batches]
-
-
-def local(modules):
-    with Pipeline(modules) as pipeline:
-        return told(pipeline.forever())
-
-
-class Ranks(ExitStack):
-    """Pipelines of so many ranks, and workers for all of them."""
-
-    def __init__(self, make, world=2, window=8):
-        super().__init__()
-        self.window = window
-        self.make, self.world = make, world
-        self.remotes, self.pipelines = [], []
-        for rank in range(world):
-            self.rank(make((rank, world)))
-
-    def rank(self, modules):
-        remote = Remote(timeout=LIMIT, window=self.window)
-        pipeline = self.enter_context(Pipeline(modules, on=remote))
-        self.remotes.append(remote)
-        self.pipelines.append(pipeline)
-        return pipeline
-
-    def stop(self):
-        """End the training of all ranks."""
-        for pipeline in self.pipelines:
-            pipeline.stop()
-
-    def pool(self, ranks=None, **options):
-        addresses = [remote.addresses for remote in self.remotes] if ranks is None else ranks
-        return self.enter_context(worker_pool(self.make((0, self.world)), addresses, **options))
 
 
 @pytest.mark.parametrize(("world", "workers"), [(2, 1), (4, 2)])
@@ -88,19 +38,6 @@ def test_the_batches_of_local_ranks(folder, world, workers):
             assert pool.ranks == ()
 
 
-class Gate(Stage):
-    """Lets batches pass once it is open."""
-
-    opened = threading.Event()
-
-    def __init__(self):
-        super().__init__(workers=2)
-
-    def process(self, batch):
-        assert self.opened.wait(LIMIT)
-        return batch
-
-
 @pytest.fixture
 def gate():
     Gate.opened.clear()
@@ -112,12 +49,6 @@ def gate():
 def fast(monkeypatch):
     """Deaths are noticed after a second."""
     monkeypatch.setattr(exact, "TIMING", FAST)
-
-
-def arrays(shard=(0, 1), size=400, gated=False, **options):
-    rows = np.arange(size * 3, dtype=np.float32).reshape(size, 3)
-    reader = ArrayReader({"x": rows}, 4, **{"seed": 2, "epochs": 1, "shard": shard, **options})
-    return [reader, Gate()] if gated else [reader]
 
 
 def test_a_slow_rank_holds_up_nobody(gate):
