@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
@@ -151,6 +152,8 @@ class Pipeline:
         self._has_sink = isinstance(self.modules[-1], Sink)
         self._run = Run(self.modules, ordered, bound)
         self._epochs = Epochs(self._run)
+        # The state of the last `commit`.
+        self._committed: dict[str, Any] | None = None
         if any(module.starts_at_once for module in self.modules):
             self.start()
         if on is not None:
@@ -394,19 +397,38 @@ class Pipeline:
         The position is after the last batch that `dequeue` or iteration returned; prefetched batches do not count.
         Skipped samples count as returned. After `stop` or a failure, it is the position at that time.
 
+        Once `commit` was called, it is the position of the last call instead.
+
         Raises
         ------
         PipelineStateError
             The source has no state; the pipeline is unordered, or ends in a sink.
         """
-        self._refuse("state_dict()", sink=self._has_sink)
+        return self._position("state_dict") if self._committed is None else copy.deepcopy(self._committed)
+
+    def commit(self) -> None:
+        """Count the batches that were returned so far as consumed; `state_dict` then returns this position.
+
+        For steps that may fail on some ranks: call it on each rank once a step has succeeded on all of them. From the
+        first call on, batches that were returned and not committed are not in the state: they come again after it is
+        loaded, on any number of ranks.
+
+        Raises
+        ------
+        PipelineStateError
+            See `state_dict`.
+        """
+        self._committed = self._position("commit")
+
+    def _position(self, what: str) -> dict[str, Any]:
+        self._refuse(f"{what}()", sink=self._has_sink)
         source = self._run.source
         if not source.seekable:
             return source.state_dict()
-        self._refuse_state("state_dict()")
+        self._refuse_state(f"{what}()")
         if not self._run.ordered:
             raise PipelineStateError(
-                "Pipeline.state_dict: an unordered pipeline returns whichever batch is ready, so it has no position "
+                f"Pipeline.{what}: an unordered pipeline returns whichever batch is ready, so it has no position "
                 "in the order of the data; use ordered=True"
             )
         return self._run.position()
@@ -431,6 +453,7 @@ class Pipeline:
         if not run.source.seekable:
             run.source.load_state_dict(state)
             self._epochs.forget()
+            self._recommit()
             return
         self._refuse_state("load_state_dict()")
         with run.turn:
@@ -438,6 +461,12 @@ class Pipeline:
             if run.control.closing:
                 raise run.outcome.error("load_state_dict()")
             self._epochs.restart(place, regrouped)
+        self._recommit()
+
+    def _recommit(self) -> None:
+        """Count a position that was loaded as committed, if `commit` is in use."""
+        if self._committed is not None:
+            self._committed = self._position("load_state_dict")
 
     def skip(self, *, samples: Iterable[int | str] = (), steps: Iterable[int | tuple[int, int]] = ()) -> None:
         """Skip samples and steps from the next batch on, also in resumed runs: `state_dict` contains them.
@@ -493,6 +522,10 @@ class Pipeline:
             place = run.source.skip(run.queue.next_ticket, samples, steps)
             self._epochs.touched = True
             run.move(place, "skip()")
+            if self._committed is not None:
+                # Where it stands does not change; what is skipped from there on does.
+                now = self._position("skip")
+                self._committed.update({name: now[name] for name in ("skips",) if name in now})
 
     # Facts
 

@@ -164,6 +164,8 @@ class MachineStats:
         Samples that its modules skipped, and samples that replace bad ones.
     suspects : int
         Batches that are sent alone, since machines that held them died.
+    benched : int
+        Workers that get no batches for some time, since others could do what they failed at.
     length : int
         Batches in an epoch of a data machine; 0 where it does not know.
     stream, world : int
@@ -194,6 +196,7 @@ class MachineStats:
     skipped: int = 0
     replaced: int = 0
     suspects: int = 0
+    benched: int = 0
     length: int = 0
     stream: int = 0
     world: int = 0

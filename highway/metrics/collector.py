@@ -42,6 +42,7 @@ _OWN_COUNTERS = (
 _OWN_GAUGES = (
     ("highway_held_batches", "Batches here that are not acknowledged", "queue"),
     ("highway_suspect_batches", "Batches sent alone, since machines that held them died", "suspects"),
+    ("highway_benched_workers", "Workers without batches, since others can do what they fail at", "benched"),
 )
 # Of the machines upstream; the ones of a training machine are the whole chain.
 _MACHINE_GAUGES = (

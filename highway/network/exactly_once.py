@@ -56,7 +56,10 @@ LAST_ACKS = 5.0
 JOIN_LIMIT = 1.0
 
 Stats = Callable[[], PipelineStats | None]
+Remarks = Callable[[bool], list[list[Any]]]
 
+# Most bad samples that an error tells of, which goes upstream in a header.
+MOST_REMARKS = 4
 # Most failures in the local log; further ones are only sent to the training machine.
 MOST_LOGGED = 20
 
@@ -128,14 +131,16 @@ class _Producing(_Machine):
     """A machine that sends: keeps the key of each ticket, waits for room, and waits for the end."""
 
     _producer: Producer
+    # What happens to a batch that cannot be made, for the log.
+    _then = "the error goes to the training machine"
 
     def __init__(self, name: str, drain_timeout: float) -> None:
         super().__init__(name)
         self._keys: dict[int, Key] = {}
         self._drain_timeout = drain_timeout
         self._failures = 0
-        # Returns the bad samples since its last call, which the next item tells of.
-        self.remarks: Callable[[], list[list[Any]]] = list
+        # Returns the bad samples that no item has told of; after a call with True, the next one returns them again.
+        self.remarks: Remarks = lambda again: []
 
     def identity(self, ticket: int) -> tuple[int, int]:
         key = self._keys[ticket]
@@ -146,7 +151,7 @@ class _Producing(_Machine):
         key = self._keys.pop(ticket)
         if isinstance(outcome, Failure):
             self._log(key, outcome)
-        item = self._checked(outcome, self.remarks())
+        item = self._checked(outcome, self.remarks)
         driver, producer = self.driver, self._producer
         with driver.lock:
             # During shutdown no new task begins, and `drain` waits instead.
@@ -156,23 +161,30 @@ class _Producing(_Machine):
         driver.push()
 
     def _log(self, key: Key, failure: Failure) -> None:
-        """Log a failure here too; its item goes to the training machine."""
+        """Log a failure here too; its item goes to the training machine, once another worker has failed."""
         self._failures += 1
         if self._failures <= MOST_LOGGED:
             logger.warning(
-                "%s: stream %d, epoch %d, batch %d could not be made; the error goes to the training machine",
+                "%s: stream %d, epoch %d, batch %d could not be made; %s",
                 failure.module,
                 key.stream,
                 key.epoch,
                 key.seq,
+                self._then,
                 exc_info=failure.error,
             )
 
-    def _checked(self, outcome: Batch | Failure | None, remarks: list[list[Any]]) -> Item:
+    def _checked(self, outcome: Batch | Failure | None, remarks: Remarks) -> Item:
         """Return the item of an outcome; raises before sending where it does not fit into a message."""
         item = item_of(outcome)
-        if remarks:
-            item = with_remarks(item, remarks)
+        # An error that another worker does not get is not told.
+        failed = item.kind is Kind.ERROR
+        told = remarks(failed)
+        if failed:
+            # The next item tells of all of them.
+            told = told[:MOST_REMARKS]
+        if told:
+            item = with_remarks(item, told)
         check(item)
         return item
 
@@ -357,6 +369,8 @@ class WorkerTransport(_Producing):
         Of the stages.
     """
 
+    _then = "another worker tries it, if there is one; after a second failure the error goes to the training machine"
+
     def __init__(
         self,
         name: str,
@@ -460,9 +474,7 @@ class WorkerTransport(_Producing):
                 return None
             return role.inbox.popleft(), role.consumer.session
 
-    def deliver(
-        self, key: Key, session: bytes, outcome: Batch | Failure | None, remarks: list[list[Any]]
-    ) -> None:
+    def deliver(self, key: Key, session: bytes, outcome: Batch | Failure | None, remarks: Remarks) -> None:
         """Pass the outcome of an item of `take` to the producer, without waiting; nothing if the session is over."""
         if isinstance(outcome, Failure):
             self._log(key, outcome)
@@ -478,7 +490,7 @@ class WorkerTransport(_Producing):
         with self.driver.lock:
             return self._is_over()
 
-    def _checked(self, outcome: Batch | Failure | None, remarks: list[list[Any]]) -> Item:
+    def _checked(self, outcome: Batch | Failure | None, remarks: Remarks) -> Item:
         try:
             return super()._checked(outcome, remarks)
         except (ContractError, MessageTooLargeError) as error:
@@ -487,7 +499,11 @@ class WorkerTransport(_Producing):
 
     def _made(self, key: Key, item: Item) -> None:
         # The next training machine numbers its items from 0 too: what another one asked for is not its.
-        if self._session == self.role.consumer.session:
+        if self._session != self.role.consumer.session:
+            return
+        if item.kind is Kind.ERROR:
+            self.role.failed(key, item, time.monotonic())
+        else:
             self.role.made(key, item, time.monotonic())
 
 

@@ -6,7 +6,9 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +22,7 @@ from highway.errors import ArgumentError, PeerLostError, PipelineStateError, Und
 from highway.network.batch_codec import to_batch
 from highway.network.definitions import Definition, definition_of
 from highway.network.exactly_once import POLL, WorkerTransport
-from highway.network.protocol.messages import Data, Key
+from highway.network.protocol.messages import Data
 from highway.network.remote import worker_part
 from highway.network.source import endpoint_of
 from highway.network.tasks import Load
@@ -33,8 +35,7 @@ __all__ = ["PoolSink", "PoolSource", "WorkerPool", "pool_modules", "worker_pool"
 # Seconds between two looks for ranks that have ended, while others have work.
 REVIEW = POLL
 
-# Figures of a worker that are added up over its ranks: those that only grow, and others.
-COUNTS = ("batches", "duplicates", "resent", "deaths")
+# Figures of a report that are added up over the ranks, beside those that only grow.
 LEVELS = ("rate", "wire", "queue", "suspects")
 
 Secret = bytes | str | os.PathLike[str] | None
@@ -384,6 +385,17 @@ class _Rank:
         with self.transport.driver.lock:
             return len(self.transport.role.producer)
 
+    def counts(self) -> Counter[str]:
+        """Return the figures of its reports that only grow, as they are now."""
+        driver, role = self.transport.driver, self.transport.role
+        with driver.lock:
+            return Counter(
+                batches=driver.sent_items,
+                duplicates=role.consumer.duplicates,
+                resent=role.producer.resent,
+                deaths=role.producer.deaths,
+            )
+
     def is_there(self, now: float) -> bool:
         """Whether a machine of the rank is connected; notes it."""
         role, driver = self.transport.role, self.transport.driver
@@ -474,7 +486,7 @@ class PoolTransport(Transport):
         self._bad: dict[int, list[Any]] = {}
         self._bad_replacements: set[int] = set()
         # What was counted for ranks that have left.
-        self._former_counts: dict[str, int] = {}
+        self._former_counts: Counter[str] = Counter()
         self._lost: list[BaseException] = []
         self._turn = 0
         self._reviewed = 0.0
@@ -515,9 +527,13 @@ class PoolTransport(Transport):
             driver.changed = driver.room = self._bell
             self._served += (_Rank(addresses, transport),)
             transport.start()
+        self._ring()
+
+    def _ring(self) -> None:
+        """Wake the thread that waits; after `interrupt`, end the ranks that have just joined."""
         if self._closing:
-            # Perhaps after `interrupt` has looked.
-            transport.interrupt()
+            for rank in self._served:
+                rank.transport.interrupt()
         self._bell.notify()
 
     def leave(self, tasks: str, batches: str) -> None:
@@ -533,15 +549,11 @@ class PoolTransport(Transport):
 
     def _remove(self, rank: _Rank, reason: str) -> None:
         rank.disconnect(reason)
-        report = rank.transport.figures()[0]
-        for name in COUNTS:
-            self._former_counts[name] = self._former_counts.get(name, 0) + report[name]
+        self._former_counts.update(rank.counts())
         with self._lock:
             self._served = tuple(one for one in self._served if one is not rank)
             # Those whose threads have not ended yet.
-            self._former = tuple(
-                one for one in (*self._former, rank) if not one.transport.driver.join(0.0)
-            )
+            self._former = tuple(one for one in (*self._former, rank) if not one.transport.driver.join(0.0))
 
     # The thread of the source
 
@@ -633,29 +645,33 @@ class PoolTransport(Transport):
         """Send the outcome of a task to its rank. Never waits: `take` begins nothing for a rank that is slow."""
         begun = self._begun.pop(ticket)
         transport = begun.rank.transport
-        remarks = self._remarks_for(begun)
+        self._note_bad(begun)
         if transport.driver.closing:
             return
         try:
-            transport.deliver(begun.key, begun.session, outcome, remarks)
+            transport.deliver(begun.key, begun.session, outcome, partial(self._remarks_for, begun))
         except Exception:
             # An error of its sockets ends this rank alone: see `_review`.
             if transport.driver.error is None:
                 raise
 
-    def _remarks_for(self, begun: _Begun) -> Remarks:
-        """Return the bad samples that a rank hears of: those of its task, and bad ones that were drawn as replacements.
-
-        For which task these were drawn nobody knows: each rank hears of them once.
-        """
+    def _note_bad(self, begun: _Begun) -> None:
+        """Note the bad samples that were found, and which of them were in no task."""
         found = self.remarks()
         if found:
             in_tasks = begun.samples.union(*(one.samples for one in [*self._begun.values()]))
             self._bad.update((remark[0], remark) for remark in found)
             self._bad_replacements.update(remark[0] for remark in found if remark[0] not in in_tasks)
+
+    def _remarks_for(self, begun: _Begun, again: bool) -> Remarks:
+        """Return the bad samples that a rank hears of: those of its task, and bad ones that were drawn as replacements.
+
+        For which task these were drawn nobody knows: each rank hears of them once, or after `again` twice.
+        """
         rank = begun.rank
         replacements = self._bad_replacements - begun.samples - rank.told
-        rank.told |= replacements
+        if not again:
+            rank.told |= replacements
         return [self._bad[number] for number in (begun.samples & self._bad.keys()) | replacements]
 
     def drain(self) -> None:
@@ -689,9 +705,7 @@ class PoolTransport(Transport):
 
     def interrupt(self) -> None:
         self._closing = True
-        for rank in self._served:
-            rank.transport.interrupt()
-        self._bell.notify()
+        self._ring()
 
     def close(self) -> None:
         self.interrupt()
@@ -705,16 +719,13 @@ class PoolTransport(Transport):
         return sum(up or 0 for up, _ in links), sum(down or 0 for _, down in links)
 
     def figures(self) -> list[dict[str, Any]]:
-        own = [rank.transport.figures()[0] for rank in self._served]
+        served = self._served
+        own = [rank.transport.figures()[0] for rank in served]
         if not own:
             return []
         # Those of ranks that have left still count: nothing was sent less.
-        sums = {
-            name: sum(report[name] for report in own) + self._former_counts.get(name, 0)
-            for name in (*COUNTS, *LEVELS)
-        }
-        return [own[0] | sums]
+        counts = sum((rank.counts() for rank in served), self._former_counts)
+        return [own[0] | counts | {name: sum(report[name] for report in own) for name in LEVELS}]
 
     def unfinished(self) -> int:
         return len(self._begun) + sum(rank.unfinished for rank in self._served)
-

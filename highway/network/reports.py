@@ -104,6 +104,7 @@ class Meter:
             "resent": producer.resent if producer is not None else 0,
             "deaths": producer.deaths if producer is not None else 0,
             "suspects": producer.suspects if producer is not None else 0,
+            "benched": producer.benched if producer is not None else 0,
             "skipped": stats.skipped_samples if stats else 0,
             "replaced": stats.replaced_samples if stats else 0,
             "verdict": verdict,

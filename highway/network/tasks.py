@@ -253,15 +253,19 @@ class Load(Stage):
         loaded: Batch | None = self.reader.load(Task(batch.epoch, batch.seq, batch.indices))
         return loaded
 
-    def remarks(self) -> list[list[Any]]:
-        """Return [number of the sample, class of the error, text] of the bad samples since the last call."""
+    def remarks(self, again: bool = False) -> list[list[Any]]:
+        """Return [number of the sample, class of the error, text] of the bad samples that were not returned before.
+
+        After a call with `again`, the next call returns them again.
+        """
         with self._lock:
             found = {
                 number: error
                 for number, error in self.reader.bad_numbers().items()
                 if number not in self._told
             }
-            self._told.update(found)
+            if not again:
+                self._told.update(found)
         return [[number, type(error).__name__, str(error)[:MOST_TEXT]] for number, error in found.items()]
 
     def _check(self, batch: Batch) -> None:

@@ -17,6 +17,7 @@ class Loader(Protocol):
     def set_epoch(self, n: int) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def commit(self) -> None: ...
 
 
 @functools.cache
@@ -57,6 +58,9 @@ def _dataloader_class() -> Any:
 
         def load_state_dict(self, state: Mapping[str, Any]) -> None:
             self.dataset.loader.load_state_dict(state)
+
+        def commit(self) -> None:
+            self.dataset.loader.commit()
 
         def set_epoch(self, n: int) -> None:
             self.dataset.set_epoch(n)

@@ -144,6 +144,8 @@ class Loader:
         # Number of the last iteration; the position after its last batch, where batches are taken ahead.
         self._iteration = 0
         self._position: dict[str, Any] | None = None
+        # The state of the last `commit`.
+        self._committed: dict[str, Any] | None = None
         # The epoch that the next iteration begins, if `set_epoch` has chosen it.
         self._wanted: int | None = None
         # The latest iteration that has begun, as long as it is in use.
@@ -213,14 +215,31 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch that the loop has received; batches copied ahead do not count.
 
-        It is a state of the pipeline: `Pipeline.load_state_dict` takes it too.
+        It is a state of the pipeline: `Pipeline.load_state_dict` takes it too. Once `commit` was called, it is the
+        position of the last call instead.
 
         Raises
         ------
         PipelineStateError
             The pipeline has no state, see `Pipeline.state_dict`.
         """
-        return self.pipeline.state_dict() if self._position is None else copy.deepcopy(self._position)
+        return copy.deepcopy(self._reached() if self._committed is None else self._committed)
+
+    def commit(self) -> None:
+        """Count the batches that the loop has received as consumed; see `highway.engine.Pipeline.commit`.
+
+        Batches copied ahead do not count: call this one, not that of the pipeline.
+
+        Raises
+        ------
+        PipelineStateError
+            See `state_dict`.
+        """
+        self._committed = copy.deepcopy(self._reached())
+
+    def _reached(self) -> dict[str, Any]:
+        """Return the position after the last batch that the loop has received."""
+        return self.pipeline.state_dict() if self._position is None else self._position
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a position that `state_dict` returned: the next iteration is the rest of its epoch.
@@ -234,6 +253,8 @@ class Loader:
             self.pipeline.load_state_dict(state)
         self._iteration += 1
         self._position = self._wanted = None
+        if self._committed is not None:
+            self.commit()
 
     def stats(self) -> PipelineStats:
         """Return the statistics of the pipeline; batches that were copied ahead count as returned."""
@@ -248,8 +269,8 @@ class Loader:
     def as_dataloader(self) -> Any:
         """Return a ``torch.utils.data.DataLoader`` that yields the batches of this loader, for tools that need one.
 
-        It has no worker processes and no batch size of its own. It also has `state_dict`, `load_state_dict` and
-        `set_epoch`.
+        It has no worker processes and no batch size of its own. It also has `state_dict`, `load_state_dict`,
+        `commit` and `set_epoch`.
         """
         return dataloader(self)
 
@@ -268,7 +289,7 @@ class Loader:
     def __reduce__(self) -> tuple[Any, ...]:
         remake, arguments = self.pipeline.__reduce__()
         # Where batches were taken ahead, the pipeline is further than the loop.
-        state = arguments[-1] if self._position is None else self._position
+        state = self._committed or self._position or arguments[-1]
         return _remade, (remake, (list(self._given), *arguments[1:-1], state), self._options, self._wanted)
 
     def _page_locked(self) -> AbstractContextManager[None]:

@@ -704,6 +704,30 @@ def test_state_is_the_position_of_the_loop(device, where):
 
 
 @pytest.mark.parametrize("where", [None, "cuda"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_commit_counts_what_the_loop_has_received(device, where, wrapped):
+    """And nothing that was copied ahead."""
+    device.prompt = True
+    with Loader([reader(seed=5)], device=where) as loader:
+        whole = labels_of(loader)
+    with Loader([reader(seed=5)], device=where, prefetch=4) as loader:
+        given = loader.as_dataloader() if wrapped else loader
+        for count, _ in enumerate(given):
+            if count == 1:
+                given.commit()
+            if count == 3:
+                break
+        state = given.state_dict()
+        copied = pickle.loads(pickle.dumps(loader))
+        given.load_state_dict(state)
+        assert given.state_dict() == state
+        assert labels_of(loader) == whole[2:]
+        assert given.state_dict() == state
+    with copied:
+        assert labels_of(copied) == whole[2:]
+
+
+@pytest.mark.parametrize("where", [None, "cuda"])
 def test_set_epoch(device, where):
     device.prompt = True
     with Loader([reader(epochs=5)], device=where) as loader:

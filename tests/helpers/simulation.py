@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 import importlib
+import math
 import random
 import sys
-from collections import deque
+from collections import Counter, deque
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
@@ -216,6 +217,10 @@ class Worker(Machine):
         if data.key == self.sim.poison:
             self.sim.crash_worker(self)
             return
+        if data.key == self.sim.broken or (self.number == self.sim.sick and self.sim.random.random() < 0.7):
+            self.sim.failures[self.number, data.key] += 1
+            self.role.failed(data.key, Item(Kind.ERROR, ["MemoryError", self.name], ()), self.sim.now)
+            return
         item = data.item._replace(arrays=tuple(array * 10 for array in data.item.arrays))
         self.role.made(data.key, item, self.sim.now)
 
@@ -263,7 +268,9 @@ class Trainer(Machine):
 class Simulation:
     """One run; `run` raises Failed where the promise was broken."""
 
-    def __init__(self, seed, roles=None, *, world=None, poisoned=None, losing=0, severed=False):
+    def __init__(
+        self, seed, roles=None, *, world=None, poisoned=None, losing=0, severed=False, failing=False
+    ):
         self.roles = roles or roles_with()
         self.random = random.Random(seed)
         self.now, self.events, self.count = 0.0, [], 0
@@ -285,10 +292,20 @@ class Simulation:
             self.poison = Key(
                 draw.randrange(self.epochs), draw.randrange(self.length), draw.randrange(self.world)
             )
+        # A batch that nobody can process, and a worker that cannot process most of them.
+        self.broken = self.sick = None
+        self.failures = Counter()
+        if failing:
+            self.sick = 0
+            if draw.random() < 0.5:
+                self.broken = Key(
+                    draw.randrange(self.epochs), draw.randrange(self.length), draw.randrange(self.world)
+                )
         # Faults happen until then.
         self.quiet_from = draw.choice((5, 40, 120))
         self.faults = draw.choice((0, 0.1, 0.5, 1.5))
         self.losing = losing
+        self.undisturbed = not (self.faults or losing)
         self.most_under_way = self.links = 0
         self.history = []
 
@@ -471,12 +488,25 @@ class Simulation:
             raise Failed("epochs are mixed")
         for data in log:
             key = data.key
-            if data.item.kind is Kind.ERROR:
+            if data.item.kind is Kind.ERROR and data.item.meta[0] == "MemoryError":
+                failures = sum(count for (_, failed), count in self.failures.items() if failed == key)
+                if failures < 2:
+                    raise Failed(f"{key} is an error, and failed {failures} times")
+                if key != self.broken and len(self.workers) > 1 and self.undisturbed:
+                    raise Failed(f"{key} is an error, and only {self.broken} is one")
+            elif key == self.broken:
+                raise Failed(f"{key} cannot be processed and came all the same")
+            elif data.item.kind is Kind.ERROR:
                 if key != self.poison or data.item.meta[0] != "PoisonItemError":
                     raise Failed(f"{key} was given up, {self.poison} is the poison")
             elif key == self.poison:
                 raise Failed(f"{key} kills every worker and came all the same")
             elif data.item.arrays[0].tolist() != [10 * key.epoch, 10 * key.seq, 10 * key.stream]:
                 raise Failed(f"{key} holds {data.item.arrays[0]}")
+        sick = sum(count for (number, key), count in self.failures.items() if key != self.broken)
+        # Until others have done what it failed at, and once more each time that it comes back.
+        most = 2 * self.window + 2 + 3 + (2 * self.window + 2) * math.log2(2 + self.now / 5)
+        if len(self.workers) > 1 and self.undisturbed and sick > most * self.world:
+            raise Failed(f"the sick worker failed {sick} times, of {most:.0f}")
         if self.most_under_way > 2 * self.window + 2:
             raise Failed(f"{self.most_under_way} items were under way to one worker of {2 * self.window + 2}")

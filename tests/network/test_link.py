@@ -21,7 +21,7 @@ from highway.network.protocol.messages import (
     Refusal,
     State,
 )
-from highway.network.protocol.producer import Producer
+from highway.network.protocol.producer import BENCH, STRIKES, Producer
 from highway.network.protocol.roles import DataMachine, Trainer, Worker
 from highway.network.protocol.wire import encode
 
@@ -523,6 +523,122 @@ def test_what_is_missing_is_said():
     delivery.arrive(data(0, 3))
     delivery.deliver(Key(0, 3, 0))
     assert delivery.missing() == "epoch 0: stream 0: 3 of 5 batches, the first is 1"
+
+
+# Failures
+
+
+def failing(producer, peer, seq, text="MemoryError"):
+    """What the producer hears of a peer that cannot process an item."""
+    out = producer.links[peer]
+    lsn = next(lsn for lsn, (key, _) in out.in_flight.items() if key.seq == seq)
+    pending = tuple(other for other in out.in_flight if other != lsn)
+    producer.receive(peer, State(out.link, out.high, pending, (), ((lsn, [text]),)), producer._now)
+
+
+def succeeding(producer, peer, seq):
+    out = producer.links[peer]
+    pending = tuple(lsn for lsn, (key, _) in out.in_flight.items() if key.seq != seq)
+    producer.receive(peer, State(out.link, out.high, pending, ()), producer._now)
+
+
+def with_peers(*peers, now=0.0, window=4):
+    producer = Producer(Counting())
+    for number, peer in enumerate(peers):
+        producer.receive(peer, ready(bytes([number]) * 16, window=window), now)
+    return producer
+
+
+def test_failed_item_goes_to_another_peer_and_is_an_error_after_that():
+    producer = with_peers("a", "b", "c")
+    producer.offer(*produced(0))
+    ((first, _),) = send_all(producer)
+    failing(producer, first, 0, "of the first")
+    ((second, data),) = send_all(producer)
+    assert second != first and data.item is BATCH
+    failing(producer, second, 0, "of the second")
+    ((_, data),) = send_all(producer)
+    assert (data.item.kind, data.item.meta) == (Kind.ERROR, ["of the second"])
+    assert producer.failed == 2 and not producer.benched
+
+
+def test_only_peer_tries_again_after_others_had_time_to_come():
+    producer = with_peers("a")
+    producer.offer(*produced(0))
+    send_all(producer)
+    failing(producer, "a", 0)
+    assert not send_all(producer)
+    producer.tick(TIMING.gathering - 0.1)
+    producer.links["a"].heard = producer._now
+    assert not send_all(producer)
+    producer.tick(TIMING.gathering)
+    assert [peer for peer, _ in send_all(producer)] == ["a"]
+
+
+def test_failed_item_waits_for_a_peer_with_room_and_holds_up_nothing():
+    producer = with_peers("a", "b", window=1)
+    for seq in range(3):
+        producer.offer(*produced(seq))
+    sent = {data.key.seq: peer for peer, data in send_all(producer)}
+    failing(producer, sent[0], 0)
+    # Batch 2 passes by: batch 0 is for the other peer, which is full.
+    assert [(peer, data.key.seq) for peer, data in send_all(producer)] == [(sent[0], 2)]
+    succeeding(producer, sent[1], 1)
+    assert [(peer, data.key.seq) for peer, data in send_all(producer)] == [(sent[1], 0)]
+
+
+def test_peer_that_fails_alone_is_benched_longer_each_time():
+    producer = with_peers("sick", "well", window=8)
+    benches = []
+    for seq in range(STRIKES + 2):
+        producer.offer(*produced(seq))
+        producer.links["well"].in_flight = {-1: (Key(9, 9, 0), 0)}
+        ((peer, _),) = send_all(producer)
+        assert peer == "sick"
+        producer.links["well"].in_flight = {}
+        failing(producer, "sick", seq)
+        ((peer, _),) = send_all(producer)
+        assert peer == "well"
+        succeeding(producer, "well", seq)
+        out = producer.links["sick"]
+        if out.benched_until:
+            benches.append(out.benched_until - producer._now)
+            # Others get everything now, although it has nothing to do.
+            producer.offer(*produced(100 + seq))
+            assert [peer for peer, _ in send_all(producer)] == ["well"]
+            succeeding(producer, "well", 100 + seq)
+            producer._now = out.benched_until
+            for each in producer.links.values():
+                each.heard = producer._now
+    assert benches == [BENCH, 2 * BENCH, 4 * BENCH]
+    assert [change.peer for change in producer.changes if change.what == "benched"] == ["sick"] * 3
+
+
+def test_peers_that_are_all_benched_get_items():
+    producer = with_peers("a")
+    producer.links["a"].benched_until = 100.0
+    producer._benched.add("a")
+    producer.offer(*produced(0))
+    assert [peer for peer, _ in send_all(producer)] == ["a"]
+
+
+def test_failures_are_told_in_turns_until_the_producer_knows():
+    consumer = consumer_with(window=8)
+    for lsn in range(1, 5):
+        arrive(consumer, lsn, lsn - 1)
+    take(consumer.outbox)
+    for seq in range(4):
+        consumer.fail(Key(0, seq, 0), ["E", "x" * 9000], 0.0)
+    told = []
+    for _ in range(4):
+        consumer.receive("p", Ping(consumer.session, b"l" * 16, 4, 1, []), 0.0)
+        (state,) = [message for message in take(consumer.outbox) if isinstance(message, State)]
+        assert {lsn for lsn, _ in state.failed} | set(state.pending) == {1, 2, 3, 4}
+        told += [lsn for lsn, _ in state.failed]
+    assert sorted(set(told)) == [1, 2, 3, 4]
+    consumer.receive("p", Ping(consumer.session, b"l" * 16, 4, 5, []), 0.0)
+    (state,) = [message for message in take(consumer.outbox) if isinstance(message, State)]
+    assert not state.failed and not state.pending
 
 
 # Roles

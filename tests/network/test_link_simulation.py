@@ -40,8 +40,8 @@ BROKEN = {
     "7, poison": ("producer", "if entry.deaths >= self._timing.deaths:", "if False:"),
     "7, suspects travel alone": (
         "producer",
-        "self._suspects if entry.deaths >= self._timing.suspect else",
-        "",
+        "if entry.deaths >= self._timing.suspect:\n            heapq",
+        "if False:\n            heapq",
     ),
     "7, one suspect at a time": ("consumer", "if self._suspect in self.held:", "if False:"),
     "9, gaps are missing": ("consumer", "incoming.missing.update(range(incoming.upto + 1, lsn))", "pass"),
@@ -67,6 +67,16 @@ BROKEN = {
         "return key in self._out\n\n    def _check",
         "return True\n\n    def _check",
     ),
+    "15, another one tries": ("producer", "FAILURES = 2", "FAILURES = 1"),
+    "15, the second failure counts": ("producer", "FAILURES = 2", "FAILURES = 10**9"),
+    "15, one that has not failed": ("producer", "tried = {*avoided, *entry.failures}", "tried = {*avoided}"),
+    "15, a failed item is no done one": ("producer", "elif lsn in failed:", "elif False:"),
+    "15, failures are told again": (
+        "consumer",
+        "incoming.failed[lsn] = incoming.failed.pop(lsn)",
+        "del incoming.failed[lsn]",
+    ),
+    "16, the sick are benched": ("producer", "self._benched.add(failer)", "pass"),
 }
 
 
@@ -95,6 +105,12 @@ def test_two_data_machines_and_a_poison():
         Simulation(seed, world=2, poisoned=True).run()
 
 
+@pytest.mark.parametrize("losing", [0, 0.05])
+def test_sick_worker_and_a_batch_that_nobody_can_process(losing):
+    for seed in range(60):
+        Simulation(seed, failing=True, poisoned=False, losing=losing).run()
+
+
 @pytest.mark.parametrize("rule", BROKEN)
 def test_without_the_rule_it_does_not(rule):
     roles = roles_with(BROKEN[rule])
@@ -104,6 +120,8 @@ def test_without_the_rule_it_does_not(rule):
         special = {"losing": 0.05}
     if rule.startswith("13"):
         special = {"severed": True}
+    if rule.startswith(("15", "16")):
+        special = {"failing": True, "poisoned": False, "losing": 0.05 if "told" in rule else 0}
     for seed in range(ENOUGH):
         try:
             Simulation(seed, roles, **special).run()

@@ -386,10 +386,12 @@ def pings(draw):
 
 @st.composite
 def states(draw):
-    pending, missing = draw(lsns), draw(lsns)
+    pending, missing, failed = draw(lsns), draw(lsns), draw(lsns)
     missing -= pending
-    upto = draw(st.integers(max(pending | missing, default=0), 2**62))
-    return State(draw(token), upto, tuple(pending), tuple(missing))
+    failed -= pending | missing
+    upto = draw(st.integers(max(pending | missing | failed, default=0), 2**62))
+    metas = tuple((lsn, draw(st.lists(texts, max_size=4))) for lsn in failed)
+    return State(draw(token), upto, tuple(pending), tuple(missing), metas)
 
 
 MESSAGES = {
@@ -444,7 +446,7 @@ def header(*fields):
 READY = [1, SESSION, 8, 1 << 20, [1, 0, [[5, [7, 8]]], "f"], "0.1"]
 DATA = [2, SESSION, LINK, 1, 0, 0, 0, 1, "f", "d", 0, [], False, []]
 PING = [3, SESSION, LINK, 5, 2, [{}]]
-STATE = [4, LINK, 9, [1, 2], [3]]
+STATE = [4, LINK, 9, [1, 2], [3], [[4, ["ValueError", "text"]]]]
 REFUSAL = [6, "mismatch", "text", 0]
 
 
@@ -529,6 +531,13 @@ BAD_FIELDS = [
     (changed(STATE, 4, {"a": 1}), "missing"),
     (changed(STATE, 4, [2]), "a number twice"),
     (changed(STATE, 3, [1, 1]), "a number twice"),
+    (changed(STATE, 5, {}), "failed"),
+    (changed(STATE, 5, [4]), "a failure"),
+    (changed(STATE, 5, [[4]]), "a failure is"),
+    (changed(STATE, 5, [[10, []]]), "failed is 10; expected a whole number from 1 to 9"),
+    (changed(STATE, 5, [[4, "text"]]), "meta"),
+    (changed(STATE, 5, [[3, []]]), "a number twice"),
+    (changed(STATE, 5, [[4, []], [4, []]]), "a number twice"),
     (changed(REFUSAL, 1, "other"), "code is 'other'"),
     (changed(REFUSAL, 1, []), "code is"),
     (changed(REFUSAL, 2, b"text"), "text"),

@@ -9,7 +9,14 @@ from pictures import class_folders
 from rank_pools import Gate, Ranks, arrays, local, photographs, told
 
 from highway.engine import Pipeline
-from highway.errors import ArgumentError, PeerLostError, PipelineStateError, RemoteError, SecurityError, TooManyErrors
+from highway.errors import (
+    ArgumentError,
+    PeerLostError,
+    PipelineStateError,
+    RemoteError,
+    SecurityError,
+    TooManyErrors,
+)
 from highway.network import Remote, worker_pipeline, worker_pool
 from highway.network import exactly_once as exact
 from highway.network.definitions import Definition
@@ -78,7 +85,9 @@ class Waiting:
     """A rank with so many tasks."""
 
     def __init__(self, count):
-        self.tasks = [Data(b"", b"", 0, Key(0, seq, 0), 1, "", Item(Kind.BATCH, [], ())) for seq in range(count)]
+        self.tasks = [
+            Data(b"", b"", 0, Key(0, seq, 0), 1, "", Item(Kind.BATCH, [], ())) for seq in range(count)
+        ]
 
     def take(self):
         return (self.tasks.pop(0), b"") if self.tasks else None
@@ -203,7 +212,9 @@ def test_ranks_count_their_own_bad_samples(tmp_path):
         for rank, pipeline in enumerate(ranks.pipelines):
             assert told(pipeline.forever()) == local(make((rank, 2)))
             assert len(pipeline.errors) == 4
-        limited = ranks.rank(photographs(root, (0, 2), on_error="skip", max_errors=3, shuffle=False, epochs=1))
+        limited = ranks.rank(
+            photographs(root, (0, 2), on_error="skip", max_errors=3, shuffle=False, epochs=1)
+        )
         ranks.pool([ranks.remotes[2].addresses])
         with pytest.raises(TooManyErrors, match="4 of 24 files are bad, more than max_errors=3"):
             told(limited.forever())
@@ -235,7 +246,7 @@ def test_a_rank_that_never_comes_is_lost(fast):
         for rank, pipeline in enumerate(ranks.pipelines):
             assert told(pipeline.forever()) == local(arrays((rank, 2)))
         ranks.stop()
-        with pytest.raises(PeerLostError, match="127.0.0.1:9.*was not connected for 0.2 s"):
+        with pytest.raises(PeerLostError, match=r"127\.0\.0\.1:9.*was not connected for 0\.2 s"):
             pool.wait(LIMIT)
 
 

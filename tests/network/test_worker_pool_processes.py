@@ -47,17 +47,17 @@ def test_a_killed_rank_is_forgotten_and_comes_back():
 def test_tasks_of_a_killed_rank_are_not_those_of_its_successor(make):
     """Both number their tasks from 0."""
     Gate.opened.clear()
-    with nothing_left(), Training(shard=[0, 2], gated=True) as killed:
-        with make(arrays((0, 2), gated=True), [killed.addresses]) as workers:
-            transport = getattr(workers, "pipeline", workers).modules[-1].transport
-            eventually(lambda: transport.unfinished() >= 4)
-            role = (transport._served[0].transport if make is worker_pool else transport).role
-            before = role.producer.cursor.generation
-            killed.kill()
-            with Pipeline(arrays((1, 2), gated=True), on=Remote(*killed.addresses, timeout=LIMIT)) as successor:
-                eventually(lambda: role.producer.cursor.generation > before and len(role.consumer.held) >= 4)
-                Gate.opened.set()
-                assert told(successor.forever()) == local(arrays((1, 2)))
+    with nothing_left(), Training(shard=[0, 2], gated=True) as killed, ExitStack() as stack:
+        workers = stack.enter_context(make(arrays((0, 2), gated=True), [killed.addresses]))
+        transport = getattr(workers, "pipeline", workers).modules[-1].transport
+        eventually(lambda: transport.unfinished() >= 4)
+        role = (transport._served[0].transport if make is worker_pool else transport).role
+        before = role.producer.cursor.generation
+        killed.kill()
+        with Pipeline(arrays((1, 2), gated=True), on=Remote(*killed.addresses, timeout=LIMIT)) as successor:
+            eventually(lambda: role.producer.cursor.generation > before and len(role.consumer.held) >= 4)
+            Gate.opened.set()
+            assert told(successor.forever()) == local(arrays((1, 2)))
 
 
 PROGRAM = """

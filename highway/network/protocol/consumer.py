@@ -28,6 +28,8 @@ __all__ = ["Consumer"]
 MOST_ACKS = 16
 # PINGs that a producer may miss before its statistics are no longer shown.
 RECENT = 5
+# Bytes of the failures in a STATE, one of which always fits; the others are in the next ones.
+FAILED_BYTES = 16_000
 # Most lsns that one message may skip; a larger gap is not a loss but an invalid message.
 MOST_MISSING = 4096
 
@@ -41,6 +43,8 @@ class _Incoming:
     upto: int = 0
     pending: dict[int, Key] = field(default_factory=dict)
     missing: set[int] = field(default_factory=set)
+    # The `meta` of an error for each item that this machine could not process.
+    failed: dict[int, list[Any]] = field(default_factory=dict)
     # Number of acknowledgements that are not sent yet, and the time of the first.
     acks: int = 0
     since: float = 0.0
@@ -230,14 +234,33 @@ class Consumer:
         incoming.missing.update(range(max(incoming.upto + 1, message.low), message.high + 1))
         incoming.upto = max(incoming.upto, message.high)
         incoming.missing = {lsn for lsn in incoming.missing if lsn >= message.low}
+        for lsn in [lsn for lsn in incoming.failed if lsn < message.low]:
+            del incoming.failed[lsn]
         for lsn in [lsn for lsn in incoming.pending if lsn < message.low]:
             del incoming.pending[lsn]
         self._state(peer, incoming)
 
     def _state(self, peer: Peer, incoming: _Incoming) -> None:
         incoming.acks = 0
+        pending = [*incoming.pending]
+        told: dict[int, list[Any]] = {}
+        if incoming.failed:
+            room = FAILED_BYTES
+            for lsn, meta in incoming.failed.items():
+                room -= _nbytes(meta)
+                if not told or room > 0:
+                    told[lsn] = meta
+                else:
+                    pending.append(lsn)
+            # The others have their turn next; these again, since a STATE may be lost.
+            for lsn in told:
+                incoming.failed[lsn] = incoming.failed.pop(lsn)
         message = State(
-            incoming.link, incoming.upto, tuple(sorted(incoming.pending)), tuple(sorted(incoming.missing))
+            incoming.link,
+            incoming.upto,
+            tuple(sorted(pending)),
+            tuple(sorted(incoming.missing)),
+            tuple(sorted(told.items())),
         )
         self.outbox.append((peer, message))
 
@@ -248,11 +271,18 @@ class Consumer:
             self._ack(token, now)
         return bool(tokens)
 
-    def _ack(self, token: tuple[Peer, bytes, int], now: float) -> None:
+    def fail(self, key: Key, meta: list[Any], now: float) -> None:
+        """Give an item back that cannot be processed here; `meta` is that of an ERROR item."""
+        for token in self.held.pop(key, ()):
+            self._ack(token, now, meta)
+
+    def _ack(self, token: tuple[Peer, bytes, int], now: float, failure: list[Any] | None = None) -> None:
         peer, link, lsn = token
         incoming = self.links.get(peer)
         if incoming is None or incoming.link != link or incoming.pending.pop(lsn, None) is None:
             return
+        if failure is not None:
+            incoming.failed[lsn] = failure
         if not incoming.acks:
             incoming.since = now
         incoming.acks += 1
@@ -345,3 +375,10 @@ class Consumer:
             if incoming.acks and (due is None or incoming.since + self._timing.ack_delay < due):
                 due = incoming.since + self._timing.ack_delay
         return due
+
+
+def _nbytes(value: Any) -> int:
+    """Return the bytes of the texts in a value, about."""
+    if isinstance(value, (list, tuple)):
+        return sum(map(_nbytes, value))
+    return len(value.encode("utf-8", "backslashreplace")) if isinstance(value, str) else 0

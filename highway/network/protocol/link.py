@@ -68,6 +68,8 @@ class Timing(NamedTuple):
         Number of deaths of its link after which an item is poisoned.
     suspect : int
         Number of deaths after which an item is sent alone, so that other items are not blamed.
+    gathering : float
+        Time after the first peer joined in which an item that it could not process waits for another peer.
     """
 
     repeat: float = 1.0
@@ -76,6 +78,7 @@ class Timing(NamedTuple):
     cursor_delay: float = 0.05
     deaths: int = 5
     suspect: int = 2
+    gathering: float = 5.0
 
 
 TIMING = Timing()
@@ -126,9 +129,9 @@ class Change(NamedTuple):
     ----------
     peer : Peer
     what : str
-        "joined", "left" or "died".
+        "joined", "left", "died" or "benched".
     why : str
-        Reason that a peer gave.
+        Reason that a peer gave, or why it was benched.
     """
 
     peer: Peer

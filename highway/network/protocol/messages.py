@@ -210,12 +210,15 @@ class State(NamedTuple):
         Received but not done.
     missing : tuple of int
         Never received.
+    failed : tuple of (int, list)
+        Could not be processed by this machine: another one should try. With each, the `meta` of an ERROR item.
     """
 
     link: bytes
     upto: int
     pending: tuple[int, ...]
     missing: tuple[int, ...]
+    failed: tuple[tuple[int, list[Any]], ...] = ()
 
 
 class Bye(NamedTuple):

@@ -41,6 +41,12 @@ __all__ = ["Producer"]
 JUST_NOW = 0.05
 # Longest time that a suspect waits, in PING intervals; the actual time is random.
 PATIENCE = 4
+# Failures of an item after which it is an error: the second machine has tried it.
+FAILURES = 2
+# Failures of a peer that other peers did not have, after which it gets no items for some time, and that time in
+# seconds: it is doubled with each further one. After a longer time without one, it begins anew.
+STRIKES = 3
+BENCH, LONGEST_BENCH = 10.0, 600.0
 
 
 @dataclass(slots=True)
@@ -54,6 +60,8 @@ class _Entry:
     nbytes: int
     deaths: int = 0
     queued: bool = True
+    # The peers that could not process it.
+    failures: list[Peer] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -72,6 +80,10 @@ class _Outgoing:
     turn: int = 0
     # Training machine that the consumer works for, as it last said; see `Cursor.owner`.
     owner: str = ""
+    # Failures that other peers did not have, the time of the last, and until when it gets no items.
+    strikes: int = 0
+    struck: float = 0.0
+    benched_until: float = 0.0
 
     def room(self, nbytes: int) -> bool:
         """Whether `nbytes` more may be sent now (rule 2)."""
@@ -114,6 +126,8 @@ class Producer:
         Consumers that joined, left or died.
     suspects : int
         Number of items that are sent alone, because machines that held them died.
+    failed : int
+        Number of items that were tried by another peer, because one could not process them.
     """
 
     def __init__(self, random: Random, timing: Timing = TIMING) -> None:
@@ -126,6 +140,7 @@ class Producer:
         self.admits: Callable[[Cursor], Refusal | None] = lambda cursor: None
         self.reports: Callable[[], list[dict[str, Any]]] = list
         self.resent = 0
+        self.failed = 0
         self.deaths = 0
         self.changes: deque[Change] = deque(maxlen=MOST_CHANGES)
         self.most_window = 2**31
@@ -134,6 +149,11 @@ class Producer:
         # Keys in order; may contain keys that are no longer queued.
         self._queue: list[Key] = []
         self._suspects: list[Key] = []
+        # Keys that a peer could not process.
+        self._retries: set[Key] = set()
+        self._benched: set[Peer] = set()
+        # When there was no peer before.
+        self._joined = 0.0
         self._quarantine: Peer = None
         self._strangers: dict[Peer, None] = {}
         self.unaware: dict[Peer, None] = {}
@@ -166,7 +186,12 @@ class Producer:
     @property
     def has_work(self) -> bool:
         """Whether `pick` may find something."""
-        return bool(self._queue or self._suspects)
+        return bool(self._queue or self._suspects or self._retries)
+
+    @property
+    def benched(self) -> int:
+        """Number of peers that get no items now, because others could process what they could not."""
+        return sum(out.benched_until > self._now for out in self.links.values())
 
     def greet(self, peer: Peer) -> None:
         """Send a first PING to a peer that this side connects to."""
@@ -193,6 +218,8 @@ class Producer:
         self._entries.clear()
         self._queue.clear()
         self._suspects.clear()
+        self._retries.clear()
+        self._benched.clear()
         self.links.clear()
         self._quarantine = None
 
@@ -260,6 +287,8 @@ class Producer:
                 return
             else:
                 self.changes.append(Change(peer, "joined"))
+            if not self.links:
+                self._joined = now
             out = _Outgoing(message.session, self._random(16), message.window, message.window_bytes, now)
             self.links[peer] = out
         out.window, out.window_bytes = min(message.window, self.most_window), message.window_bytes
@@ -285,7 +314,7 @@ class Producer:
         if out is None or out.link != message.link or message.upto > out.high:
             return
         out.heard = now
-        pending, missing = set(message.pending), set(message.missing)
+        pending, missing, failed = set(message.pending), set(message.missing), dict(message.failed)
         # Rule 4.
         for lsn in [lsn for lsn in out.in_flight if lsn <= message.upto and lsn not in pending]:
             key, nbytes = out.in_flight.pop(lsn)
@@ -296,12 +325,48 @@ class Producer:
                 if entry is not None and entry.deaths >= self._timing.suspect:
                     # The consumer declined it because it holds another suspect.
                     self._turned_away_until = now + self._timing.repeat
+            elif lsn in failed:
+                self._fail(key, peer, failed[lsn])
             else:
+                self._succeed(key, peer)
                 self._finish(key)
 
     def _finish(self, key: Key) -> None:
         if self._entries.pop(key, None) is not None:
             self.done.append(key)
+
+    def _fail(self, key: Key, peer: Peer, meta: list[Any]) -> None:
+        """Have another peer try an item, or make an error of it if another one has."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        # Rule 15.
+        self.failed += 1
+        entry.failures.append(peer)
+        if len(entry.failures) >= FAILURES:
+            entry.item, entry.nbytes, entry.deaths = Item(Kind.ERROR, meta, ()), 0, 0
+        self._requeue(key, died=False)
+
+    def _succeed(self, key: Key, peer: Peer) -> None:
+        """Count a failure of other peers with an item that this one has processed."""
+        entry = self._entries.get(key)
+        if entry is None or not entry.failures or entry.item.kind is not Kind.BATCH:
+            return
+        # Rule 16.
+        for failer in entry.failures:
+            out = self.links.get(failer)
+            if out is None or failer == peer:
+                continue
+            if self._now - out.struck > LONGEST_BENCH:
+                out.strikes = 0
+            out.strikes += 1
+            out.struck = self._now
+            if out.strikes >= STRIKES:
+                seconds = min(BENCH * 2 ** (out.strikes - STRIKES), LONGEST_BENCH)
+                out.benched_until = self._now + seconds
+                self._benched.add(failer)
+                why = f"fails at what others can do: {out.strikes} times by now; it gets no batches for {seconds:g} s"
+                self.changes.append(Change(failer, "benched", why))
 
     def _requeue(self, key: Key, died: bool) -> None:
         entry = self._entries.get(key)
@@ -318,12 +383,18 @@ class Producer:
                 # Rule 7.
                 entry.item = _poisoned(key, entry.deaths)
                 entry.nbytes = entry.deaths = 0
-        heapq.heappush(self._suspects if entry.deaths >= self._timing.suspect else self._queue, key)
+        if entry.deaths >= self._timing.suspect:
+            heapq.heappush(self._suspects, key)
+        elif entry.failures and entry.item.kind is Kind.BATCH:
+            self._retries.add(key)
+        else:
+            heapq.heappush(self._queue, key)
 
     def _forget(self, peer: Peer, died: bool) -> None:
         """Drop the link of a peer and requeue its items in flight."""
         out = self.links.pop(peer, None)
         if out is not None:
+            self._benched.discard(peer)
             self.deaths += died
             if peer == self._quarantine:
                 self._quarantine = None
@@ -386,9 +457,34 @@ class Producer:
                     return self._quarantine, self._data(out, suspect)
         elif self._quarantine is not None and not self.links[self._quarantine].in_flight:
             self._quarantine = None
-        key = _lowest(self._queue, self._entries)
-        if key is None:
-            return None
+        avoided: Collection[Peer] = self._resting() if self._benched else ()
+        for key in sorted(self._retries):
+            entry = self._entries.get(key)
+            if entry is None or not entry.queued:
+                self._retries.discard(key)
+                continue
+            tried = {*avoided, *entry.failures}
+            if len(tried & self.links.keys()) == len(self.links):
+                # There is no peer that has not failed.
+                if self._now - self._joined < self._timing.gathering:
+                    continue
+                tried = set()
+            found = self._best(key, blocked, tried)
+            if found is not None:
+                return found
+        lowest = _lowest(self._queue, self._entries)
+        return None if lowest is None else self._best(lowest, blocked, avoided)
+
+    def _resting(self) -> Collection[Peer]:
+        """Return the peers that get no items now, unless it would be all."""
+        for peer in [peer for peer in self._benched if self.links[peer].benched_until <= self._now]:
+            self._benched.discard(peer)
+        return self._benched if len(self._benched) < len(self.links) else ()
+
+    def _best(
+        self, key: Key, blocked: Collection[Peer], avoided: Collection[Peer]
+    ) -> tuple[Peer, Data] | None:
+        """Return the peer with the fewest items in flight that has room for an item, and the message."""
         nbytes = self._entries[key].nbytes
         best = None
         # Rule 2.
@@ -396,6 +492,7 @@ class Producer:
             if (
                 out.room(nbytes)
                 and peer not in blocked
+                and peer not in avoided
                 and (peer != self._quarantine or self._turned_away_until <= self._now < self._waits_until)
                 and (best is None or (len(out.in_flight), out.turn) < best[0])
             ):
@@ -426,6 +523,7 @@ class Producer:
         out.turn = self._turn
         entry.queued = False
         # Usually saves a vain call of `pick`.
+        self._retries.discard(data.key)
         for heap in (self._queue, self._suspects):
             if heap and heap[0] == data.key:
                 heapq.heappop(heap)

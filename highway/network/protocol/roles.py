@@ -336,6 +336,11 @@ class Worker:
         """Whether there may be work for waiting threads."""
         return bool(self.inbox) or any(link.leave_reason for link in self.consumer.links.values())
 
+    def failed(self, key: Key, item: Item, now: float) -> None:
+        """Give a batch of the inbox back, of which `item` is the error: another worker tries it."""
+        self._origins.pop(key, None)
+        self.consumer.fail(key, item.meta, now)
+
     def made(self, key: Key, item: Item, now: float) -> None:
         """Add the outcome of a batch of the inbox; it is dropped where it is no longer held."""
         if key not in self.consumer.held:

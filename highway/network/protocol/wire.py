@@ -257,18 +257,28 @@ def _check_hello(fields: list[Any]) -> None:
 
 
 def _take_state(message: State) -> list[Any]:
-    link, upto, pending, missing = message
-    return [link, upto, list(pending), list(missing)]
+    link, upto, pending, missing, failed = message
+    return [link, upto, list(pending), list(missing), [list(each) for each in failed]]
 
 
 def _check_state(fields: list[Any]) -> None:
-    link, upto, pending, missing = fields
+    link, upto, pending, missing, failed = fields
     check_token("link", link)
     check_whole("upto", upto, 0)
     check_numbers("pending", pending, 1, upto)
     check_numbers("missing", missing, 1, upto)
-    if len({*pending, *missing}) != len(pending) + len(missing):
-        raise Unfit("pending and missing have a number twice; expected each once")
+    for each in check_list("failed", failed):
+        if len(check_list("a failure", each)) != 2:
+            raise Unfit(f"a failure is {wire.shown(each)}; expected [lsn, meta]")
+        check_whole("failed", each[0], 1, upto)
+        check_list("meta", each[1])
+    if len({*pending, *missing, *(each[0] for each in failed)}) != len(pending) + len(missing) + len(failed):
+        raise Unfit("pending, missing and failed have a number twice; expected each once")
+
+
+def _build_state(fields: list[Any], arrays: list[NDArray[Any]]) -> State:
+    link, upto, pending, missing, failed = fields
+    return State(link, upto, tuple(pending), tuple(missing), tuple((lsn, meta) for lsn, meta in failed))
 
 
 def _check_bye(fields: list[Any]) -> None:
@@ -313,14 +323,7 @@ _FORM_OF: dict[type[Message], _Form] = {
     # The table of arrays comes after its fields.
     Data: _Form("DATA", 2, 12, _take_data, partial(check_data, kinds=len(_KINDS)), _build_data),
     Ping: _Form("PING", 3, 5, list, _check_ping, lambda fields, arrays: Ping(*fields)),
-    State: _Form(
-        "STATE",
-        4,
-        4,
-        _take_state,
-        _check_state,
-        lambda fields, arrays: State(fields[0], fields[1], tuple(fields[2]), tuple(fields[3])),
-    ),
+    State: _Form("STATE", 4, 5, _take_state, _check_state, _build_state),
     Bye: _Form("BYE", 5, 1, list, _check_bye, lambda fields, arrays: Bye(*fields)),
     Refusal: _Form("ERROR", 6, 3, list, _check_refusal, lambda fields, arrays: Refusal(*fields)),
     # About machines, not about batches.

@@ -420,6 +420,14 @@ class SocketThread:
         for box in (self.consumer, self.producer):
             while box is not None and box.changes:
                 change = box.changes.popleft()
+                if change.what == "benched":
+                    logger.warning(
+                        "%s: %s %s",
+                        self._shown(change.peer),
+                        self.acquaintances.describe(change.peer),
+                        change.why,
+                    )
+                    continue
                 text = self.acquaintances.changed(change)
                 if text is not None:
                     logger.info("%s: %s", self._shown(change.peer), text)
