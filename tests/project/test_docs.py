@@ -207,18 +207,30 @@ def ended(process):
 
 
 def test_programs_are_the_three_and_the_one_that_can_be_restarted():
-    chain, cluster = ["data_machine.py", "worker.py", "training_machine.py", "resumable.py"], ["pipeline.py"]
-    assert list(PROGRAMS) == [*chain, *cluster, "training.py"]
+    chain = ["data_machine.py", "worker.py", "training_machine.py", "resumable.py"]
+    assert list(PROGRAMS) == [*chain, "pipeline.py", "training.py", "pool.py"]
 
 
 def test_pipeline_on_workers(start, place):
     (place / "pipeline.py").write_text(PROGRAMS["pipeline.py"])
-    ((_, *words),) = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
+    (_, *words), _ = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
     workers = [start("-m", "highway", *words) for _ in range(2)]
     assert ended(start("training.py")) == ""
     for worker in workers:
         output, errors = worker.communicate(timeout=LIMIT)
         assert worker.returncode == 0 and "Working: ZMQSource" in output, errors
+
+
+def test_one_pool_of_workers_for_two_ranks(start, place, monkeypatch):
+    (place / "pipeline.py").write_text(PROGRAMS["pipeline.py"])
+    training = PROGRAMS["training.py"]
+    second = training.replace("5555", "5557").replace("5556", "5558")
+    monkeypatch.setitem(PROGRAMS, "second.py", second)
+    _, (_, *words) = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
+    command, pool = start("-m", "highway", *words), start("pool.py")
+    assert [ended(process) for process in (start("training.py"), start("second.py"), pool)] == [""] * 3
+    output, errors = command.communicate(timeout=LIMIT)
+    assert command.returncode == 0 and "Working: PoolSource() -> Load(" in output, errors
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
