@@ -221,16 +221,19 @@ def test_pipeline_on_workers(start, place):
         assert worker.returncode == 0 and "Working: ZMQSource" in output, errors
 
 
-def test_one_pool_of_workers_for_two_ranks(start, place, monkeypatch):
+@pytest.mark.parametrize("by_command", [True, False])
+def test_one_pool_of_workers_for_two_ranks(start, place, monkeypatch, by_command):
     (place / "pipeline.py").write_text(PROGRAMS["pipeline.py"])
-    training = PROGRAMS["training.py"]
-    second = training.replace("5555", "5557").replace("5556", "5558")
+    second = PROGRAMS["training.py"].replace("5555", "5557").replace("5556", "5558")
     monkeypatch.setitem(PROGRAMS, "second.py", second)
     _, (_, *words) = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
-    command, pool = start("-m", "highway", *words), start("pool.py")
-    assert [ended(process) for process in (start("training.py"), start("second.py"), pool)] == [""] * 3
-    output, errors = command.communicate(timeout=LIMIT)
-    assert command.returncode == 0 and "Working: PoolSource() -> Load(" in output, errors
+    # One worker: no training ends before it is there.
+    pool = start("-m", "highway", *words) if by_command else start("pool.py")
+    assert [ended(process) for process in (start("training.py"), start("second.py"))] == [""] * 2
+    output, errors = pool.communicate(timeout=LIMIT)
+    assert pool.returncode == 0 and output.startswith(
+        "Working: PoolSource() -> Load(" if by_command else ""
+    ), errors
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
