@@ -17,7 +17,7 @@ MOST_STREAMS = 65536
 
 def state_of(cursor: Cursor) -> dict[str, Any]:
     """Return the state of a cursor."""
-    generation, epoch, streams, fingerprint, _ = cursor
+    generation, epoch, streams, fingerprint, *_ = cursor
     return {
         "version": 1,
         "generation": generation,

@@ -58,14 +58,14 @@ BROKEN = {
     "11, what was delivered is a duplicate": ("consumer", "elif self.knows(key):", "elif False:"),
     "11, acknowledged when handed out": (
         "delivery",
-        "return key in self._out\n\n    def _check",
-        "return False\n\n    def _check",
+        "return key in self._out\n\n    def _measure",
+        "return False\n\n    def _measure",
     ),
     "13, nobody downstream gives back": ("roles", "now - self._served > self._death", "False"),
     "12, acknowledged where it has to wait": (
         "delivery",
-        "return key in self._out\n\n    def _check",
-        "return True\n\n    def _check",
+        "return key in self._out\n\n    def _measure",
+        "return True\n\n    def _measure",
     ),
     "15, another one tries": ("producer", "FAILURES = 2", "FAILURES = 1"),
     "15, the second failure counts": ("producer", "FAILURES = 2", "FAILURES = 10**9"),

@@ -400,7 +400,7 @@ MESSAGES = {
         token,
         st.integers(0, MAX_LIST),
         whole,
-        st.builds(Cursor, whole, whole, st.lists(progress(), max_size=4).map(tuple), texts, texts),
+        st.builds(Cursor, whole, whole, st.lists(progress(), max_size=4).map(tuple), texts, texts, whole),
         texts,
     ),
     Data: datas(),
@@ -443,7 +443,7 @@ def header(*fields):
     return b"HWY\x02" + msgpack.packb(fields)
 
 
-READY = [1, SESSION, 8, 1 << 20, [1, 0, [[5, [7, 8]]], "f"], "0.1"]
+READY = [1, SESSION, 8, 1 << 20, [1, 0, [[5, [7, 8]]], "f", "o", 9], "0.1"]
 DATA = [2, SESSION, LINK, 1, 0, 0, 0, 1, "f", "d", 0, [], False, []]
 PING = [3, SESSION, LINK, 5, 2, [{}]]
 STATE = [4, LINK, 9, [1, 2], [3], [[4, ["ValueError", "text"]]]]
@@ -498,6 +498,8 @@ BAD_FIELDS = [
     (changed(READY, 4, 2, [[5, ["8"]]]), "number in beyond"),
     (changed(READY, 4, 2, [[5, [2**63]]]), "number in beyond"),
     (changed(READY, 4, 3, None), "fingerprint"),
+    (changed(READY, 4, 4, None), "owner"),
+    (changed(READY, 4, 5, -1), "nbytes"),
     (changed(READY, 5, 1), "version"),
     (changed(DATA, 1, b""), "session"),
     (changed(DATA, 2, b"x" * 17), "link"),

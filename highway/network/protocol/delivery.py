@@ -176,6 +176,8 @@ class Delivery:
         Number of streams; 0 while unknown.
     delivered : int
         Items delivered or skipped since this object was made.
+    nbytes : int
+        Bytes of a batch, on average and about; 0 before the first one.
     remarks : list
         What the ends of epochs carry: the bad samples of the data machines; not checked.
     releases_skipped : bool
@@ -187,6 +189,7 @@ class Delivery:
         self.streams = streams
         self.generation = cursor.generation
         self.owner = cursor.owner
+        self.nbytes, self._average = 0, 0.0
         self.remarks: list[Any] = []
         self.releases_skipped = False
         self.epoch = cursor.epoch
@@ -213,7 +216,7 @@ class Delivery:
             Progress(base, tuple(sorted(beyond)))
             for base, beyond in zip(self._base, self._beyond, strict=True)
         )
-        return Cursor(self.generation, self.epoch, streams, self.fingerprint, self.owner)
+        return Cursor(self.generation, self.epoch, streams, self.fingerprint, self.owner, self.nbytes)
 
     @property
     def outstanding(self) -> int:
@@ -247,12 +250,21 @@ class Delivery:
             Its data differ from the data of the previous items.
         """
         self._check(data)
+        self._measure(data.item.nbytes)
         key = data.key
         self._waiting.setdefault(key.epoch, {})[key] = data
         if key.epoch == self.epoch:
             self._release()
         # Rules 11 and 12.
         return key in self._out
+
+    def _measure(self, nbytes: int) -> None:
+        if not nbytes:
+            return
+        self._average += (nbytes - self._average) * (0.1 if self._average else 1.0)
+        # In steps: each change is sent to all data machines.
+        if not 0.8 * self.nbytes <= self._average <= 1.25 * self.nbytes:
+            self.nbytes = max(1, int(self._average))
 
     def _check(self, data: Data) -> None:
         if self.fingerprint and data.fingerprint != self.fingerprint:

@@ -112,6 +112,8 @@ class Cursor(NamedTuple):
     owner : str
         The training machine: host and process, ``#``, and random digits. Empty where nobody knows, or where the sender
         is a worker whose training machine is gone.
+    nbytes : int
+        Bytes of a batch as the training machine receives it, on average and about; 0 while unknown.
     """
 
     generation: int
@@ -119,6 +121,7 @@ class Cursor(NamedTuple):
     streams: tuple[Progress, ...] = ()
     fingerprint: str = ""
     owner: str = ""
+    nbytes: int = 0
 
 
 class Ready(NamedTuple):

@@ -274,7 +274,9 @@ class Producer:
             self.cursor = cursor
             self.news.append(CursorNews(cursor, True))
         else:
-            together = merged(known, cursor)._replace(owner=known.owner or cursor.owner)
+            together = merged(known, cursor)._replace(
+                owner=known.owner or cursor.owner, nbytes=cursor.nbytes or known.nbytes
+            )
             if together != known:
                 self.cursor = together
                 self.news.append(CursorNews(together, False))

@@ -18,8 +18,10 @@ from highway.network.protocol.producer import Producer
 
 __all__ = ["DataMachine", "Trainer", "Worker"]
 
-# Most bytes of batches between a data machine and the training machine, by the average size of a batch.
+# Most bytes of batches between all data machines and the training machine, by the average size of a batch there.
 HORIZON_BYTES = 512 << 20
+# Most items in flight before that size is known.
+FIRST_HORIZON = 16
 # Generations are microseconds since 1970, or slightly more; far larger values are invalid.
 MOST_GENERATION = 2**61
 
@@ -88,13 +90,17 @@ class DataMachine:
     @property
     def horizon(self) -> int:
         """Most items in flight, counted from the first one that is not delivered (rule 3)."""
-        links = self.producer.links
-        most = 16
+        links, cursor = self.producer.links, self.producer.cursor
+        most = FIRST_HORIZON
         for link in links.values():
             most += 2 * link.window
-        if self._nbytes:
-            most = min(most, max(2 + 2 * len(links), int(HORIZON_BYTES / self._nbytes)))
-        return most
+        # Workers may make them larger, or make them of tasks.
+        known = 0 if cursor is None else cursor.nbytes
+        nbytes = max(self._nbytes, known)
+        by_bytes = int(HORIZON_BYTES / (nbytes * self._world)) if nbytes else most
+        if not known:
+            by_bytes = min(by_bytes, FIRST_HORIZON)
+        return min(most, max(2 + 2 * len(links), by_bytes))
 
     def _refusal_of(self, cursor: Cursor) -> Refusal | None:
         if cursor.fingerprint and cursor.fingerprint != self._fingerprint:
@@ -489,7 +495,10 @@ class Trainer:
 
     @property
     def _cursor_is_old(self) -> bool:
-        """Whether an item was delivered that the consumer's cursor does not count."""
+        """Whether an item was delivered that the consumer's cursor does not count, or the size of items is another."""
+        cursor = self.consumer.cursor
+        if cursor is not None and cursor.nbytes != self.delivery.nbytes:
+            return True
         return self.delivery.delivered != self._counted or self.delivery.epoch != self._epoch
 
     def settle(self) -> None:

@@ -184,10 +184,8 @@ def decode(frames: Sequence[Buffer | zmq.Frame], *, limit: int = MAX_MESSAGE_BYT
 def _take_ready(message: Ready) -> list[Any]:
     session, window, window_bytes, cursor, version = message
     streams = [[base, list(beyond)] for base, beyond in cursor.streams]
-    cursor_fields = [cursor.generation, cursor.epoch, streams, cursor.fingerprint]
-    if cursor.owner:
-        cursor_fields.append(cursor.owner)
-    return [session, window, window_bytes, cursor_fields, version]
+    fields = [cursor.generation, cursor.epoch, streams, cursor.fingerprint, cursor.owner, cursor.nbytes]
+    return [session, window, window_bytes, fields, version]
 
 
 def _check_ready(fields: list[Any]) -> None:
@@ -195,9 +193,9 @@ def _check_ready(fields: list[Any]) -> None:
     check_token("session", session)
     check_whole("window", window, 0, MAX_LIST)
     check_whole("window_bytes", window_bytes, 0)
-    if len(check_list("cursor", cursor)) not in (4, 5):
-        raise Unfit(f"cursor has {len(cursor)} fields; expected 4 or 5")
-    generation, epoch, streams, fingerprint, *owner = cursor
+    if len(check_list("cursor", cursor)) != 6:
+        raise Unfit(f"cursor has {len(cursor)} fields; expected 6")
+    generation, epoch, streams, fingerprint, owner, nbytes = cursor
     check_whole("generation", generation, 0)
     check_whole("epoch", epoch, 0)
     for progress in check_list("streams", streams):
@@ -213,15 +211,15 @@ def _check_ready(fields: list[Any]) -> None:
                 )
             last = number
     check_text("fingerprint", fingerprint)
-    for text in owner:
-        check_text("owner", text)
+    check_text("owner", owner)
+    check_whole("nbytes", nbytes, 0)
     check_text("version", version)
 
 
 def _build_ready(fields: list[Any], arrays: list[NDArray[Any]]) -> Ready:
-    session, window, window_bytes, (generation, epoch, streams, *texts), version = fields
+    session, window, window_bytes, (generation, epoch, streams, *others), version = fields
     progress = tuple(Progress(base, tuple(beyond)) for base, beyond in streams)
-    return Ready(session, window, window_bytes, Cursor(generation, epoch, progress, *texts), version)
+    return Ready(session, window, window_bytes, Cursor(generation, epoch, progress, *others), version)
 
 
 def _take_data(message: Data) -> list[Any]:
