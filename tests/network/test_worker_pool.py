@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from concurrency import LIMIT, Task, eventually
 from machines import FAST, Proxy, digest, nothing_left
@@ -20,7 +22,7 @@ from highway.errors import (
 from highway.network import Remote, worker_pipeline, worker_pool
 from highway.network import exactly_once as exact
 from highway.network.definitions import Definition
-from highway.network.pool import PoolTransport
+from highway.network.pool import PoolSink, PoolSource, PoolTransport
 from highway.network.protocol.messages import Data, Item, Key, Kind
 
 
@@ -259,3 +261,11 @@ def test_refused_arguments():
         worker_pool(arrays(), [pair, pair])
     with pytest.raises(SecurityError, match="secret"):
         worker_pool(arrays(), [("tcp://10.0.0.1:5555", pair[1])])
+
+
+def test_specifications():
+    pair = ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5556")
+    for module in (PoolSource(), PoolSink([pair], window=3), PoolSink(lasting=True)):
+        assert pickle.loads(pickle.dumps(module)) == module
+    assert PoolSink([pair], window=3) != PoolSink([pair])
+    assert repr(PoolSink([pair])) == f"PoolSink([{pair!r}])"
