@@ -29,7 +29,7 @@ MARKED = {
     """,
     "machines": """
     acquaintances cli_network examples lifetime link link_simulation machine_stats metrics network_foreign
-    network_processes network_proxy remote_processes security
+    network_processes network_proxy remote_processes security worker_pool_processes
     """,
     "frameworks": """
     jax keras tensorflow torch training_loops

@@ -332,9 +332,17 @@ def _work(options: argparse.Namespace) -> int:
             f"--listen-from needs exactly one --from, the address to listen at; found {len(options.sources)}; "
             "data machines connect to it with highway serve --connect"
         )
+    if options.pipeline is None and len(options.targets) > 1:
+        raise ArgumentError(
+            f"--to is given {len(options.targets)} times; expected one training machine, or --pipeline, with which a "
+            "worker serves several ranks"
+        )
     with serve.Ending() as ending:
         if options.pipeline is not None:
-            return serve.run(_of_pipeline(options), "Working", ending, options.drain_timeout)
+            modules, ordered = _of_pipeline(options)
+            return serve.run(
+                modules, "Working", ending, options.drain_timeout, ordered=ordered, **_life(options)
+            )
         if options.transforms is None:
             stages = definitions.augmentations([FlipX()], options.seed, options.workers)
         else:
@@ -348,7 +356,7 @@ def _work(options: argparse.Namespace) -> int:
                 **_network(options),
             )
             sink = ZMQSink(
-                options.to,
+                options.targets[0],
                 bind=options.listen_to,
                 drain_timeout=options.drain_timeout,
                 **_network(options),
@@ -372,9 +380,10 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _of_pipeline(options: argparse.Namespace) -> list[Module]:
-    """Return the modules of a worker of a pipeline with ``on=Remote(...)``."""
+def _of_pipeline(options: argparse.Namespace) -> tuple[list[Module], bool]:
+    """Return the modules of a worker of pipelines with ``on=Remote(...)``, and whether batches keep their order."""
     from highway.cli import definitions, serve
+    from highway.network.pool import pool_modules
     from highway.network.remote import worker_modules
 
     refused = {
@@ -382,25 +391,28 @@ def _of_pipeline(options: argparse.Namespace) -> list[Module]:
         "--seed": options.seed is not None,
         "--listen-from": options.listen_from,
         "--listen-to": options.listen_to,
-        "more than one --from": len(options.sources) > 1,
+        f"--from {len(options.sources)} times, --to {len(options.targets)} times": (
+            len(options.sources) != len(options.targets)
+        ),
     }
     for name, given in refused.items():
         if given:
             raise ArgumentError(
-                f"{name} is given with --pipeline; expected --from and --to, the addresses of Remote(...) on the "
-                "training machine: the pipeline has the transforms and their seeds"
+                f"{name} is given with --pipeline; expected --from and --to, the addresses of Remote(...) of the "
+                "training, a pair for each rank: the pipeline has the transforms and their seeds"
             )
     modules = definitions.modules_in(*options.pipeline)
+    common = {
+        "workers": options.workers,
+        "drain_timeout": options.drain_timeout,
+        "timeout": options.timeout,
+        **_network(options),
+    }
     with serve.brief_warnings():
-        return worker_modules(
-            modules,
-            options.sources[0],
-            options.to,
-            workers=options.workers,
-            drain_timeout=options.drain_timeout,
-            timeout=options.timeout,
-            **_network(options),
-        )
+        if len(options.sources) == 1:
+            return worker_modules(modules, options.sources[0], options.targets[0], **common), True
+        ranks = list(zip(options.sources, options.targets, strict=True))
+        return pool_modules(modules, ranks, **common), False
 
 
 def _network(options: argparse.Namespace) -> dict[str, Any]:

@@ -288,7 +288,13 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         help="address of a data machine; repeat for several",
     )
     work.add_argument(
-        "--to", type=_address, required=True, metavar="ADDR", help="address of the training machine"
+        "--to",
+        dest="targets",
+        type=_address,
+        action="append",
+        required=True,
+        metavar="ADDR",
+        help="address of the training machine; with --pipeline, repeat --from and --to to serve several ranks",
     )
     work.add_argument(
         "--listen-from", action="store_true", help="listen at the (single) --from ADDR; data machines connect"
@@ -307,7 +313,7 @@ def parser(runs: Mapping[str, Callable[[argparse.Namespace], int]]) -> argparse.
         type=_place,
         metavar="FILE.py:NAME",
         help="read and decode too: the modules of a training with Pipeline(modules, on=Remote(...)): a list, a "
-        "Pipeline or a function that returns one; --from and --to are the addresses of Remote",
+        "Pipeline or a function that returns one; --from and --to are the addresses of Remote, a pair for each rank",
     )
     work.add_argument("--seed", type=_shared_seed, metavar="N", help="seed of the transforms (0)")
     work.add_argument(

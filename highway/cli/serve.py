@@ -16,6 +16,7 @@ from highway.engine import Module, Pipeline
 from highway.engine.stats import PipelineStats
 from highway.errors import InsecureWarning, UndeliveredError, WaitTimeout
 from highway.modules import ZMQSink
+from highway.network.pool import PoolSink
 from highway.network.transport import Transport
 
 __all__ = ["Ending", "brief_warnings", "run"]
@@ -56,10 +57,11 @@ def run(
     ending: Ending,
     drain_timeout: float,
     *,
+    ordered: bool = True,
     exit_when_idle: float | None = None,
     health: tuple[str, int] | None = None,
 ) -> int:
-    """Run a pipeline that ends in a `ZMQSink` until it is done or ended, and print its statistics.
+    """Run a pipeline that ends in a `ZMQSink` or a `PoolSink` until it is done or ended, and print its statistics.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ def run(
         Already entered.
     drain_timeout : float
         Most seconds to finish the batches in progress, once an end is requested.
+    ordered : bool
+        See `Pipeline`.
     exit_when_idle : float, optional
         Seconds after which it ends while a machine upstream or downstream is missing.
     health : (str, int), optional
@@ -89,7 +93,7 @@ def run(
     interrupted = False
     with ExitStack() as stack:
         stack.enter_context(_log_on_stderr())
-        pipeline = stack.enter_context(Pipeline(modules))
+        pipeline = stack.enter_context(Pipeline(modules, ordered=ordered))
         transport = _transport_of(modules)
         try:
             where = ""
@@ -124,7 +128,7 @@ def run(
 
 def _transport_of(modules: Sequence[Module]) -> Transport:
     sink = modules[-1]
-    assert isinstance(sink, ZMQSink)
+    assert isinstance(sink, (ZMQSink, PoolSink))
     return sink.transport
 
 

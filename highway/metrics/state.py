@@ -5,6 +5,7 @@ from __future__ import annotations
 from highway.engine import Pipeline
 from highway.engine.inspection import inspected
 from highway.modules import ZMQSink, ZMQSource
+from highway.network.pool import PoolSink, PoolSource
 from highway.network.transport import Transport
 
 __all__ = ["failure", "missing", "role", "transport_of"]
@@ -13,15 +14,15 @@ __all__ = ["failure", "missing", "role", "transport_of"]
 def transport_of(pipeline: Pipeline) -> Transport | None:
     """Return what moves the batches from or to other machines; None where nothing does."""
     for module in (pipeline.modules[-1], pipeline.modules[0]):
-        if isinstance(module, (ZMQSink, ZMQSource)):
+        if isinstance(module, (ZMQSink, ZMQSource, PoolSink)):
             return module.transport
     return None
 
 
 def role(pipeline: Pipeline) -> str:
     """Return "data", "worker", "trainer", or "local" for a pipeline without other machines."""
-    receives = isinstance(pipeline.modules[0], ZMQSource)
-    sends = isinstance(pipeline.modules[-1], ZMQSink)
+    receives = isinstance(pipeline.modules[0], (ZMQSource, PoolSource))
+    sends = isinstance(pipeline.modules[-1], (ZMQSink, PoolSink))
     if sends:
         return "worker" if receives else "data"
     return "trainer" if receives else "local"

@@ -56,6 +56,7 @@ LAST_ACKS = 5.0
 JOIN_LIMIT = 1.0
 
 Stats = Callable[[], PipelineStats | None]
+Remarks = Callable[[bool], list[list[Any]]]
 
 # Most bad samples that an error tells of, which goes upstream in a header.
 MOST_REMARKS = 4
@@ -139,7 +140,7 @@ class _Producing(_Machine):
         self._drain_timeout = drain_timeout
         self._failures = 0
         # Returns the bad samples that no item has told of; after a call with True, the next one returns them again.
-        self.remarks: Callable[[bool], list[list[Any]]] = lambda again: []
+        self.remarks: Remarks = lambda again: []
 
     def identity(self, ticket: int) -> tuple[int, int]:
         key = self._keys[ticket]
@@ -150,7 +151,7 @@ class _Producing(_Machine):
         key = self._keys.pop(ticket)
         if isinstance(outcome, Failure):
             self._log(key, outcome)
-        item = self._checked(outcome)
+        item = self._checked(outcome, self.remarks)
         driver, producer = self.driver, self._producer
         with driver.lock:
             # During shutdown no new task begins, and `drain` waits instead.
@@ -173,17 +174,17 @@ class _Producing(_Machine):
                 exc_info=failure.error,
             )
 
-    def _checked(self, outcome: Batch | Failure | None) -> Item:
+    def _checked(self, outcome: Batch | Failure | None, remarks: Remarks) -> Item:
         """Return the item of an outcome; raises before sending where it does not fit into a message."""
         item = item_of(outcome)
         # An error that another worker does not get is not told.
         failed = item.kind is Kind.ERROR
-        remarks = self.remarks(failed)
+        told = remarks(failed)
         if failed:
             # The next item tells of all of them.
-            remarks = remarks[:MOST_REMARKS]
-        if remarks:
-            item = with_remarks(item, remarks)
+            told = told[:MOST_REMARKS]
+        if told:
+            item = with_remarks(item, told)
         check(item)
         return item
 
@@ -384,6 +385,9 @@ class WorkerTransport(_Producing):
     ) -> None:
         super().__init__(name, drain_timeout)
         self._timeout = timeout
+        # The session in which each item arrived, and that of the item whose outcome is carried now.
+        self._sessions: dict[int, bytes] = {}
+        self._session = b""
         self.role = Worker(
             os.urandom, 2 * downstream.window + threads, WINDOW_BYTES, version, TIMING, definition.digest
         )
@@ -427,10 +431,15 @@ class WorkerTransport(_Producing):
                             f"{driver.upstream_addresses}{driver.failure}"
                         )
                     driver.changed.wait(POLL)
-                data = role.inbox.popleft()
+                data, session = role.inbox.popleft(), role.consumer.session
             self._keys[ticket] = data.key
+            self._sessions[ticket] = session
             ticket += 1
             yield data
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        self._session = self._sessions.pop(ticket)
+        super().carry(ticket, outcome)
 
     def close_source(self) -> None:
         """Do nothing: the sink still sends."""
@@ -454,14 +463,44 @@ class WorkerTransport(_Producing):
             self.driver.stop("end")
         super().drain()
 
-    def _checked(self, outcome: Batch | Failure | None) -> Item:
+    def take(self) -> tuple[Data, bytes] | None:
+        """Return the next item, and the session that it is of, without waiting.
+
+        None while there is none, or too many batches wait to be sent.
+        """
+        role, driver = self.role, self.driver
+        with driver.lock:
+            if driver.closing or not role.inbox or self._producer.unsent >= AHEAD or self._needless():
+                return None
+            return role.inbox.popleft(), role.consumer.session
+
+    def deliver(self, key: Key, session: bytes, outcome: Batch | Failure | None, remarks: Remarks) -> None:
+        """Pass the outcome of an item of `take` to the producer, without waiting; nothing if the session is over."""
+        if isinstance(outcome, Failure):
+            self._log(key, outcome)
+        item = self._checked(outcome, remarks)
+        self._session = session
+        with self.driver.lock:
+            self._made(key, item)
+        self.driver.push()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the machines upstream have ended, and nothing that is here is needed."""
+        with self.driver.lock:
+            return self._is_over()
+
+    def _checked(self, outcome: Batch | Failure | None, remarks: Remarks) -> Item:
         try:
-            return super()._checked(outcome)
+            return super()._checked(outcome, remarks)
         except (ContractError, MessageTooLargeError) as error:
             # Another worker would get the same error, so the training machine gets it.
-            return super()._checked(Failure(error, self.name))
+            return super()._checked(Failure(error, self.name), remarks)
 
     def _made(self, key: Key, item: Item) -> None:
+        # The next training machine numbers its items from 0 too: what another one asked for is not its.
+        if self._session != self.role.consumer.session:
+            return
         if item.kind is Kind.ERROR:
             self.role.failed(key, item, time.monotonic())
         else:

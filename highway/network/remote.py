@@ -119,7 +119,7 @@ class Remote:
                 "Remote: another pipeline uses it; expected Remote(...) of its own for each pipeline, or the other one "
                 "stopped"
             )
-        reader, *stages = _worker_part("Remote", modules)
+        reader, *stages = worker_part("Remote", modules)
         self._reader = _RemoteReader(reader, stages, self._ends, self.timeout)
         return [self._reader, *modules[1 + len(stages) :]]
 
@@ -196,7 +196,7 @@ def worker_modules(
     **network: Any,
 ) -> list[Module]:
     """Return the modules of `worker_pipeline`; `workers` and `drain_timeout` are those of `Load` and `ZMQSink`."""
-    reader, *stages = _worker_part("worker_pipeline", modules)
+    reader, *stages = worker_part("worker_pipeline", modules)
     load = Load(reader, workers=workers)
     load.for_rank = True
     return [
@@ -207,7 +207,7 @@ def worker_modules(
     ]
 
 
-def _worker_part(owner: str, modules: Sequence[Module]) -> list[Any]:
+def worker_part(owner: str, modules: Sequence[Module]) -> list[Any]:
     """Return the modules that run on a worker: the reader, and the stages up to one that regroups."""
     part: list[Any] = [reader_in(owner, modules[0])]
     for module in modules[1:]:
@@ -250,9 +250,7 @@ class _Out(Source):
         self._definition = definition
         self._changed = threading.Condition()
         self._waiting: dict[int, _Waiting] = {}
-        # Numbers of tasks that nobody waits for any more, and that were not sent.
-        self._dropped: set[int] = set()
-        self._next = self._sent = 0
+        self._next = 0
         self._ended = False
         self._nbytes = 0.0
         self.heard = time.monotonic()
@@ -277,9 +275,7 @@ class _Out(Source):
     def drop(self) -> None:
         """Send no more of the tasks that are out, and wait for none of them."""
         with self._changed:
-            for number, waiting in self._waiting.items():
-                if number >= self._sent:
-                    self._dropped.add(number)
+            for waiting in self._waiting.values():
                 waiting.dropped = True
                 waiting.wake()
             self._waiting.clear()
@@ -318,13 +314,13 @@ class _Out(Source):
         at = start
         while True:
             with self._changed:
-                while at not in self._waiting and at not in self._dropped and not self._ended:
+                while at >= self._next and not self._ended:
                     self._changed.wait(LOOK)
                 if self._ended:
                     return
-                batch = None if at in self._dropped else self._waiting[at].batch
-                self._dropped.discard(at)
-                self._sent = at + 1
+                # One that was dropped is skipped, also where workers that had it are gone.
+                waiting = self._waiting.get(at)
+                batch = None if waiting is None else waiting.batch
             yield batch
             at += 1
 
@@ -414,6 +410,11 @@ class _RemoteReader(Tasks):
         self._sending = DataTransport(self.name, out, definition, WHOLE, None, tasks, stats, 0.0)
         # The clock runs only while a batch is expected: see `load`.
         self._receiving = TrainerTransport(self.name, batches, False, None, 1, stats, version())
+        # `load` waits for what came of each task, also where all samples were skipped.
+        self._receiving.role.delivery.releases_skipped = True
+        # A worker that was there for another training is not served before it knows this one: it would have tasks begun
+        # by the cursor of the other.
+        self._sending.role.producer.cursor = self._receiving.role.delivery.cursor
         self._sending.start()
         self._receiving.start()
         upstream = self._receiving.bound_address(upstream=True)

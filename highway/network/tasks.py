@@ -233,6 +233,8 @@ class Load(Stage):
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         self.reader.enter(modules, stats)
+        if self.for_rank:
+            self.reader.count_elsewhere()
         stages = [module for module in modules if isinstance(module, Stage) and module is not self]
         self.definition = definition_of(self.reader, stages)
 

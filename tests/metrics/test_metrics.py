@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 from concurrency import LIMIT, eventually
 from machines import Machines, noise
+from rank_pools import Ranks, arrays, told
 from small_modules import Call
 
 from highway import metrics
@@ -86,6 +87,24 @@ def test_every_role_counts_what_it_does(machines):
         )
         data.stop()
         eventually(lambda: get(of_worker, "/readyz") == (503, "no machine is connected upstream\n"))
+
+
+@needs_client
+def test_a_pool_is_one_worker():
+    """What it counts is of all of its ranks, also of those that have ended."""
+    with Ranks(arrays) as ranks:
+        pool = ranks.pool(lasting=True)
+        with metrics.serve(pool.pipeline, 0) as server:
+            of = ("role", "worker")
+            eventually(lambda: samples(server)["highway_peers", ("direction", "downstream"), of] == 2)
+            assert get(server, "/readyz") == (200, "ok\n")
+            count = sum(len(told(pipeline.forever())) for pipeline in ranks.pipelines)
+            assert samples(server)["highway_link_batches_total", of] >= count
+            ranks.pipelines[0].stop()
+            eventually(lambda: len(pool.ranks) == 1)
+            assert samples(server)["highway_link_batches_total", of] >= count
+            ranks.stop()
+            eventually(lambda: get(server, "/readyz")[0] == 503)
 
 
 @needs_client

@@ -185,6 +185,17 @@ def test_bad_samples_are_known_here(tmp_path, on_error):
         told(rank.pipeline.forever())
 
 
+def test_a_batch_without_a_good_sample(tmp_path):
+    root = class_folders(tmp_path, each=6)
+    for path in sorted(root.rglob("*.jpg"))[:4]:
+        path.write_bytes(path.read_bytes()[:200])
+    modules = photographs(root, batch_size=2, on_error="skip", shuffle=False)
+    with Rank(modules) as rank, Pipeline(modules) as pipeline:
+        assert told(rank.pipeline.forever()) == told(pipeline.forever())
+        assert sorted(rank.pipeline.errors) == sorted(pipeline.errors)
+        assert len(pipeline.errors) == 4
+
+
 def test_an_error_of_a_worker_is_raised_here(tmp_path):
     root = class_folders(tmp_path)
     next(root.rglob("*.jpg")).write_bytes(b"\xff\xd8\xff")

@@ -44,7 +44,7 @@ def test_batch_script_is_valid_and_its_commands_exist():
     assert serve.exit_when_idle == work.exit_when_idle == 300
     # The ports are those of each other.
     assert serve.to.rpartition(":")[2] == work.sources[0].rpartition(":")[2] == "5555"
-    assert work.to.rpartition(":")[2] == "5556"
+    assert [address.rpartition(":")[2] for address in work.targets] == ["5556"]
     assert "tcp://*:5556" in script.read_text()
 
 

@@ -207,18 +207,33 @@ def ended(process):
 
 
 def test_programs_are_the_three_and_the_one_that_can_be_restarted():
-    chain, cluster = ["data_machine.py", "worker.py", "training_machine.py", "resumable.py"], ["pipeline.py"]
-    assert list(PROGRAMS) == [*chain, *cluster, "training.py"]
+    chain = ["data_machine.py", "worker.py", "training_machine.py", "resumable.py"]
+    assert list(PROGRAMS) == [*chain, "pipeline.py", "training.py", "pool.py"]
 
 
 def test_pipeline_on_workers(start, place):
     (place / "pipeline.py").write_text(PROGRAMS["pipeline.py"])
-    ((_, *words),) = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
+    (_, *words), _ = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
     workers = [start("-m", "highway", *words) for _ in range(2)]
     assert ended(start("training.py")) == ""
     for worker in workers:
         output, errors = worker.communicate(timeout=LIMIT)
         assert worker.returncode == 0 and "Working: ZMQSource" in output, errors
+
+
+@pytest.mark.parametrize("by_command", [True, False])
+def test_one_pool_of_workers_for_two_ranks(start, place, monkeypatch, by_command):
+    (place / "pipeline.py").write_text(PROGRAMS["pipeline.py"])
+    second = PROGRAMS["training.py"].replace("5555", "5557").replace("5556", "5558")
+    monkeypatch.setitem(PROGRAMS, "second.py", second)
+    _, (_, *words) = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
+    # One worker: no training ends before it is there.
+    pool = start("-m", "highway", *words) if by_command else start("pool.py")
+    assert [ended(process) for process in (start("training.py"), start("second.py"))] == [""] * 2
+    output, errors = pool.communicate(timeout=LIMIT)
+    assert pool.returncode == 0 and output.startswith(
+        "Working: PoolSource() -> Load(" if by_command else ""
+    ), errors
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])

@@ -64,10 +64,15 @@ class BadSamples:
         self._lost: set[int] = set()
         self._batches = 0
         self._any_good = False
+        self._counts_elsewhere = False
 
     def another(self, order: Sampler) -> BadSamples:
         """Return one with the same policy, for this order, that has counted nothing."""
         return BadSamples(self._owner, order, self._on_error, self._max_errors, self._noun, self._where)
+
+    def count_elsewhere(self) -> None:
+        """Leave limits of the number of bad samples to another process, which knows those of its part of the data."""
+        self._counts_elsewhere = True
 
     def forget(self, start: int) -> None:
         """Reset all counts, to begin at batch number `start`."""
@@ -98,6 +103,8 @@ class BadSamples:
         error = next(iter(bad.values()))
         if self._on_error == "raise":
             raise error
+        if self._counts_elsewhere:
+            return
         if count > self._most:
             raise TooManyErrors(
                 f"{self._owner}: {count} of {self._order.count} {self._noun}s are bad, more than max_errors="
@@ -114,7 +121,8 @@ class BadSamples:
             self._batches += 1
             self._any_good = self._any_good or len(indices) > 0
             over = order.epochs is not None and self._batches == order.numbering.number_of(order.epochs)
-            error = next(reversed(self._bad.values())) if over and not self._any_good else None
+            in_vain = over and not self._any_good and not self._counts_elsewhere
+            error = next(reversed(self._bad.values())) if in_vain else None
         if error is not None:
             self.refuse_all(error)
 

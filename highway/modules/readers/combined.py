@@ -173,6 +173,10 @@ class _Combined(OrderedSource):
             }
             source.count_loaded(own, indices[members == member] - first)
 
+    def count_elsewhere(self) -> None:
+        for source in self.sources:
+            source.count_elsewhere()
+
     def count_replaced(self, samples: int) -> None:
         self.sources[0].count_replaced(samples)
 

@@ -199,6 +199,11 @@ class OrderedSource(Source):
                 self._bad_samples.note(bad)
             self._bad_samples.count(indices)
 
+    def count_elsewhere(self) -> None:
+        """Leave the limits of bad samples to whoever calls `count_loaded` for the batches that are loaded here."""
+        if self._bad_samples is not None:
+            self._bad_samples.count_elsewhere()
+
     def count_replaced(self, samples: int) -> None:
         """Add to the number of replaced samples."""
         with self._counting:

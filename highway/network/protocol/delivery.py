@@ -180,6 +180,8 @@ class Delivery:
         Bytes of a batch, on average and about; 0 before the first one.
     remarks : list
         What the ends of epochs carry: the bad samples of the data machines; not checked.
+    releases_skipped : bool
+        Whether skipped items are released too, for somebody who waits for every item.
     """
 
     def __init__(self, cursor: Cursor, ordered: bool = False, streams: int | None = None) -> None:
@@ -189,6 +191,7 @@ class Delivery:
         self.owner = cursor.owner
         self.nbytes, self._average = 0, 0.0
         self.remarks: list[Any] = []
+        self.releases_skipped = False
         self.epoch = cursor.epoch
         self.fingerprint = cursor.fingerprint
         self.released: deque[Data] = deque()
@@ -335,7 +338,7 @@ class Delivery:
 
     def _release_one(self, waiting: dict[Key, Data], data: Data) -> None:
         del waiting[data.key]
-        if data.item.kind is Kind.SKIP:
+        if data.item.kind is Kind.SKIP and not self.releases_skipped:
             self._count(data.key)
         else:
             self._out.add(data.key)
