@@ -20,7 +20,7 @@ import numpy as np
 from process_tree import TICKS
 
 from highway.engine import Pipeline
-from highway.modules import ArrayReader, Augmentations, ImageFileReader, Noise, ZMQSink, ZMQSource
+from highway.modules import ArrayReader, Augmentations, ImageFileReader, ZMQSink, ZMQSource
 from highway.network import Remote, worker_pipeline
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
@@ -98,7 +98,7 @@ def measured(pipeline: Pipeline, seconds: float, others: list[int]) -> dict[str,
 
 def photographs(job: dict[str, Any]) -> dict[str, float]:
     with ExitStack() as stack:
-        remote = Remote() if job["workers"] else None
+        remote = Remote(window=job.get("window", 8)) if job["workers"] else None
         pipeline = stack.enter_context(Pipeline(modules(job), on=remote))
         others = []
         for _ in range(job["workers"]):
@@ -113,7 +113,7 @@ def photographs(job: dict[str, Any]) -> dict[str, float]:
 
 def tiny(job: dict[str, Any]) -> dict[str, float]:
     with started("data", job) as process:
-        source = ZMQSource(line_of(process))
+        source = ZMQSource(line_of(process), window=64)
         with Pipeline([source]) as pipeline:
             return measured(pipeline, job["seconds"], [process.pid])
 
@@ -149,7 +149,8 @@ def worker(job: dict[str, Any]) -> None:
 
 def data(job: dict[str, Any]) -> None:
     sink = ZMQSink("tcp://127.0.0.1:*", window=64)
-    with Pipeline([Noise(1, (8, 8), size=4096, epochs=None, seed=1, workers=1), sink]):
+    images = np.zeros((4096, 8, 8, 3), np.uint8)
+    with Pipeline([ArrayReader({"images": images}, 1, seed=1, workers=1), sink]):
         print(sink.address, flush=True)
         sys.stdin.read()
 

@@ -612,13 +612,11 @@ class TrainerTransport(_Machine):
             # Also where the same batch comes again: its position may differ.
             if delivery is not self.role.delivery:
                 return False
-            # While something is held, the socket thread checks again soon.
-            held = bool(self.role.consumer.held)
             counted = self.role.deliver(key, time.monotonic())
             self.begun = self.begun or counted
             if self.role.offers:
                 driver.changed.notify()
-            speaks = bool(self.role.consumer.outbox) or (not held and self.role.due() is not None)
+            speaks = bool(self.role.consumer.outbox) or driver.oversleeps
         if speaks:
             driver.wake()
         return counted

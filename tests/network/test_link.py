@@ -525,6 +525,23 @@ def test_what_is_missing_is_said():
     assert delivery.missing() == "epoch 0: stream 0: 3 of 5 batches, the first is 1"
 
 
+@pytest.mark.parametrize("peers, seconds", [(1, 1.0), (16, 1.0), (32, 2.0), (64, 4.0), (500, 4.0)])
+def test_many_peers_hear_less_often_and_before_they_give_up(peers, seconds):
+    producer = with_peers(*range(peers))
+    consumer = consumer_with()
+    for peer in range(peers):
+        consumer.receive(peer, Ping(consumer.session, b"l" * 16, 0, 1, []), 0.0)
+    for end in (producer, consumer):
+        end.tick(0.0)
+        take(end.outbox)
+        for now, repeated in ((seconds - 0.01, False), (seconds, True)):
+            for link in end.links.values():
+                link.heard = now
+            end.tick(now)
+            assert (len(take(end.outbox)) >= peers) is repeated
+    assert seconds < TIMING.death / 2
+
+
 # Failures
 
 
@@ -545,7 +562,7 @@ def succeeding(producer, peer, seq):
 def with_peers(*peers, now=0.0, window=4):
     producer = Producer(Counting())
     for number, peer in enumerate(peers):
-        producer.receive(peer, ready(bytes([number]) * 16, window=window), now)
+        producer.receive(peer, ready(number.to_bytes(16, "big"), window=window), now)
     return producer
 
 

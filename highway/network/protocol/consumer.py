@@ -18,6 +18,7 @@ from highway.network.protocol.link import (
     Random,
     Timing,
     answer,
+    interval,
     trimmed,
 )
 from highway.network.protocol.messages import Bye, Cursor, Data, Key, Message, Ping, Ready, Refusal, State
@@ -338,7 +339,7 @@ class Consumer:
 
     def repeats(self, now: float) -> bool:
         """Whether `tick` sends READY again."""
-        return now - self._readied >= self._timing.repeat
+        return now - self._readied >= interval(self._timing, len(self.links))
 
     def has_live_peer(self, now: float) -> bool:
         """Whether a producer is alive."""

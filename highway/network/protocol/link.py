@@ -28,12 +28,16 @@ __all__ = [
     "Timing",
     "answer",
     "delivered",
+    "interval",
     "merged",
     "trimmed",
 ]
 
 MAX_PEERS = 1024
 """Most peers of one end; further ones are ignored."""
+
+FEW_PEERS, MOST_REPEATS = 16, 4
+"""Most peers of an end to which READY and PING are repeated in time, and the longest interval with more peers."""
 
 MOST_CHANGES = 256
 """Most changes among peers that wait to be logged; older ones are dropped."""
@@ -82,6 +86,11 @@ class Timing(NamedTuple):
 
 
 TIMING = Timing()
+
+
+def interval(timing: Timing, peers: int) -> float:
+    """Return the seconds between two READY, or two PING, of an end with so many peers."""
+    return timing.repeat * min(max(1.0, peers / FEW_PEERS), MOST_REPEATS)
 
 
 def delivered(cursor: Cursor, key: Key) -> bool:

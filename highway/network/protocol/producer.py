@@ -19,6 +19,7 @@ from highway.network.protocol.link import (
     Timing,
     answer,
     delivered,
+    interval,
     merged,
 )
 from highway.network.protocol.messages import (
@@ -415,7 +416,7 @@ class Producer:
         for peer in [peer for peer, out in self.links.items() if now - out.heard > self._timing.death]:
             # Rule 5.
             self.lose(peer)
-        if now - self._pinged >= self._timing.repeat:
+        if now - self._pinged >= interval(self._timing, len(self.links)):
             self._pinged = now
             reports = self.reports()
             for peer in dict.fromkeys([*self.links, *self._strangers]):

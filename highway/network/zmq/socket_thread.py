@@ -52,6 +52,8 @@ logger = logging.getLogger("highway.network")
 
 # Longest time between two ticks of a role, in seconds.
 BEAT = 0.25
+# Seconds without a new item after which the thread ticks only when something is due.
+DOZE = 0.05
 # Number of unsent items at which `room` is signaled.
 LOW = 1
 # Most messages to move in one turn of a socket, or of a producer.
@@ -216,6 +218,8 @@ class SocketThread:
                 self.ends.append(End(len(self.ends), address, endpoint, is_upstream))
         # Time of the last tick of the role, and latest time for the next one.
         self._ticked = self._due = 0.0
+        # Number of items at the last tick, when the last one came, and whether that is long ago.
+        self._seen_items, self._item_at, self._dozing = 0, 0.0, True
         self._outboxes = [box.outbox for box in (consumer, producer) if box is not None]
         self._poller = select.poll()
         self._context = open_context()
@@ -258,7 +262,7 @@ class SocketThread:
             self._send_data(self.producer)
             self._check_used_sockets()
             # The thread retries blocked peers, and acknowledges batches that are done already.
-            if self._blocked or (self.consumer is not None and self.consumer.outbox):
+            if self._blocked or (self.consumer is not None and (self.consumer.outbox or self.oversleeps)):
                 self.wake()
         except BaseException as error:
             self.error = self.error or error
@@ -439,11 +443,22 @@ class SocketThread:
 
     def _next_tick(self, now: float) -> float:
         """Return the latest time for the next tick of the role."""
-        # Engine threads acknowledge items without waking this thread each time.
+        if self._seen_items != self.received_items:
+            self._seen_items, self._item_at = self.received_items, now
+        # While items come, engine threads acknowledge them without waking this thread each time.
+        self._dozing = now - self._item_at > DOZE
         held = self.consumer is not None and self.consumer.held
-        beat = now + (TIMING.ack_delay if held else BEAT)
+        beat = now + (TIMING.ack_delay if held and not self._dozing else BEAT)
         due = self.role.due()
         return beat if due is None or due > beat else due
+
+    @property
+    def oversleeps(self) -> bool:
+        """Whether something is due before the next tick; for whoever changes the role, with `lock` held."""
+        if not self._dozing:
+            return False
+        due = self.role.due()
+        return due is not None and due < self._due
 
     def _check_used_sockets(self) -> None:
         """Check the sockets that were used: their descriptors do not report what arrived meanwhile."""
