@@ -423,11 +423,14 @@ class WorkerTransport(_Producing):
                     if self.over or self._is_over():
                         return
                     now = time.monotonic()
-                    if role.consumer.cursor is None or role.consumer.has_live_peer(now):
+                    # The data machines of a chain are awaited while there is a training machine.
+                    idle = role.consumer.cursor is None and not self.ends_with_upstream
+                    if idle or role.consumer.has_live_peer(now):
                         heard = now
                     elif self._timeout is not None and now - heard > self._timeout:
+                        machine = "training machine" if self.ends_with_upstream else "data machine"
                         raise PeerLostError(
-                            f"ZMQSource: no data machine was connected for {self._timeout:g} s (timeout), at "
+                            f"ZMQSource: no {machine} was connected for {self._timeout:g} s (timeout), at "
                             f"{driver.upstream_addresses}{driver.failure}"
                         )
                     driver.changed.wait(POLL)

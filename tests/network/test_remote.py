@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from concurrency import LIMIT, eventually
-from machines import digest, nothing_left
+from machines import FAST, digest, nothing_left
 from pictures import class_folders
 
 import highway
@@ -43,6 +43,7 @@ from highway.modules import (
     ZMQSource,
 )
 from highway.network import Remote, worker_pipeline
+from highway.network import exactly_once as exact
 from highway.transforms import FlipX, Normalize, RandomResizedCrop
 
 
@@ -208,6 +209,46 @@ def test_nobody_connects(folder):
         tasks, batches = rank.remote.addresses
         with pytest.raises(PeerLostError, match=f"highway work --from {tasks} --to {batches} --pipeline"):
             rank.pipeline.dequeue()
+
+
+RANK = """
+import json
+
+from highway.engine import Pipeline
+from highway.modules import Noise
+from highway.network import Remote
+
+remote = Remote()
+with Pipeline([Noise(2, 4, size=10, seed=1)], on=remote) as pipeline:
+    print(json.dumps(remote.addresses), flush=True)
+    for batch in pipeline.forever():
+        print(batch.seq, flush=True)
+"""
+
+
+@pytest.mark.machines
+def test_a_worker_gives_up_where_the_training_machine_never_comes_or_is_gone(monkeypatch):
+    monkeypatch.setattr(exact, "TIMING", FAST)
+    environment = {**os.environ, "PYTHONPATH": str(Path(highway.__file__).parents[1])}
+    command = [sys.executable, "-c", RANK]
+    modules = [Noise(2, 4, size=10, seed=1)]
+    rank = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        addresses = json.loads(rank.stdout.readline())
+        with worker_pipeline(modules, *addresses, timeout=0.5) as worker:
+            rank.stdout.readline()
+            rank.kill()
+            rank.wait(LIMIT)
+            with pytest.raises(PeerLostError, match=r"no training machine was connected for 0\.5 s"):
+                worker.wait(LIMIT)
+    finally:
+        rank.kill()
+        rank.stdout.close()
+    with (
+        worker_pipeline(modules, *addresses, timeout=0.5) as worker,
+        pytest.raises(PeerLostError, match=r"no training machine was connected for 0\.5 s"),
+    ):
+        worker.wait(LIMIT)
 
 
 def test_a_worker_of_another_definition_is_refused(folder):
