@@ -16,7 +16,7 @@ from highway._core.installation import version
 from highway.arguments import flag, number, whole
 from highway.arguments.limits import MOST_WINDOW
 from highway.batch import Batch
-from highway.engine import Failure, Module, Outlet, Pipeline, Source, Stage
+from highway.engine import Failure, Module, Pipeline, Source, Stage
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError, PeerLostError, PipelineStateError, UndeliveredError
 from highway.network.batch_codec import to_batch
@@ -26,7 +26,7 @@ from highway.network.protocol.messages import Data
 from highway.network.remote import worker_part
 from highway.network.source import endpoint_of
 from highway.network.tasks import Load
-from highway.network.transport import Transport
+from highway.network.transport import Transport, TransportSink
 from highway.network.zmq.socket_thread import Signal
 from highway.sampling.identity import numbers_of
 
@@ -233,7 +233,7 @@ class PoolSource(Source):
         return batch
 
 
-class PoolSink(Outlet):
+class PoolSink(TransportSink["PoolTransport"]):
     """Takes tasks of many ranks for a `PoolSource`, and sends each batch to the rank that its task came from.
 
     Parameters
@@ -273,20 +273,9 @@ class PoolSink(Outlet):
         for tasks, batches in self._ranks:
             self._ends(tasks, batches, None, False)
         self._transport = PoolTransport(self.name, 1, _no_stats, Definition("", ""), None, 0.0, False)
-        self._latest: PoolSink | None = None
 
     def __repr__(self) -> str:
         return f"PoolSink({[*self._ranks]!r})"
-
-    @property
-    def transport(self) -> PoolTransport:
-        """What moves the batches of the pipeline that was made from it last."""
-        return (self._latest or self)._transport
-
-    def for_run(self) -> Module:
-        self._latest = run = self.copied()
-        run._latest = None
-        return run
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         source = modules[0]
@@ -317,27 +306,6 @@ class PoolSink(Outlet):
             endpoint_of(self.name, tasks, False, self._window, *security),
             endpoint_of(self.name, batches, False, self._window, *security),
         )
-
-    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        return self._transport.tasks_of(source, length)
-
-    def identity(self, ticket: int) -> tuple[int, int]:
-        return self._transport.identity(ticket)
-
-    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        self._transport.carry(ticket, outcome)
-
-    def end_tasks(self) -> None:
-        self._transport.end_tasks()
-
-    def drain(self) -> None:
-        self._transport.drain()
-
-    def interrupt(self) -> None:
-        self._transport.interrupt()
-
-    def close(self) -> None:
-        self._transport.close()
 
 
 def _pair(owner: str, rank: object) -> tuple[str, str]:

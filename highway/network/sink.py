@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from highway._core.installation import version
 from highway.arguments import number, whole
 from highway.arguments.limits import MOST_WINDOW
-from highway.batch import Batch
-from highway.engine import Failure, Module, Outlet, Source, Stage
+from highway.engine import Module, Source, Stage
 from highway.engine.stats import PipelineStats
 from highway.errors import ArgumentError
 from highway.network.definitions import definition_of
@@ -19,12 +17,12 @@ from highway.network.push_pull import PushTransport
 from highway.network.source import DeliveryKind, ZMQSource, delivery_of, endpoint_of
 from highway.network.streams import WHOLE, check_part, stream_of
 from highway.network.tasks import Load
-from highway.network.transport import Transport
+from highway.network.transport import Transport, TransportSink
 
 __all__ = ["ZMQSink"]
 
 
-class ZMQSink(Outlet):
+class ZMQSink(TransportSink[Transport]):
     """Sends every batch to a `ZMQSource` in another process, on this machine or another.
 
     A pipeline that begins with a reader and ends in a `ZMQSink` is a data machine: it makes the batches that the
@@ -97,25 +95,14 @@ class ZMQSink(Outlet):
         self._endpoint = endpoint_of(self.name, addr, bind, self.window, secret, insecure)
         self._drain_timeout = number(self.name, "drain_timeout", drain_timeout, 0)
         self._transport = Transport(self.name)
-        self._latest: ZMQSink | None = None
 
     def __repr__(self) -> str:
         return f"ZMQSink({self.address!r}, bind={self._endpoint.binds})"
 
     @property
-    def transport(self) -> Transport:
-        """What moves the batches of the pipeline that was made from it last."""
-        return (self._latest or self)._transport
-
-    @property
     def address(self) -> str:
         """The address; with the actual port once the pipeline is open, where the port was ``*``."""
         return self.transport.bound_address(upstream=False) or str(self._endpoint.addresses[0])
-
-    def for_run(self) -> Module:
-        self._latest = run = self.copied()
-        run._latest = None
-        return run
 
     def enter(self, modules: Sequence[Module], stats: Callable[[], PipelineStats | None]) -> None:
         source = modules[0]
@@ -172,27 +159,3 @@ class ZMQSink(Outlet):
                 self._drain_timeout,
             )
         self._transport.start()
-
-    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
-        return self._transport.tasks_of(source, length)
-
-    def identity(self, ticket: int) -> tuple[int, int]:
-        return self._transport.identity(ticket)
-
-    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
-        self._transport.carry(ticket, outcome)
-
-    def end_tasks(self) -> None:
-        self._transport.end_tasks()
-
-    def drain(self) -> None:
-        self._transport.drain()
-
-    def open(self) -> None:
-        self._transport.open()
-
-    def interrupt(self) -> None:
-        self._transport.interrupt()
-
-    def close(self) -> None:
-        self._transport.close()

@@ -1,16 +1,16 @@
-"""The interface of what moves the batches of a `ZMQSource` or a `ZMQSink`, one class for each kind of delivery."""
+"""Transport: what moves the batches of a source or a sink, one class for each kind of delivery."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from highway.batch import Batch
-from highway.engine import Failure, Source
+from highway.engine import Failure, Module, Outlet, Source
 from highway.errors import PipelineStateError
 from highway.network.protocol.messages import Data
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "TransportSink"]
 
 
 class Transport:
@@ -120,3 +120,48 @@ class Transport:
 
     def drain(self) -> None:
         """Wait until everything that was sent has arrived."""
+
+
+Moved = TypeVar("Moved", bound=Transport)
+
+
+class TransportSink(Outlet, Generic[Moved]):
+    """A sink whose batches a transport moves; `enter` of a subclass makes it."""
+
+    _transport: Moved
+    # The module of the pipeline that was made from this one last.
+    _latest: TransportSink[Moved] | None = None
+
+    @property
+    def transport(self) -> Moved:
+        """What moves the batches of the pipeline that was made from it last."""
+        return (self._latest or self)._transport
+
+    def for_run(self) -> Module:
+        self._latest = run = self.copied()
+        run._latest = None
+        return run
+
+    def tasks_of(self, source: Source, length: int | None) -> Iterator[Any]:
+        return self._transport.tasks_of(source, length)
+
+    def identity(self, ticket: int) -> tuple[int, int]:
+        return self._transport.identity(ticket)
+
+    def carry(self, ticket: int, outcome: Batch | Failure | None) -> None:
+        self._transport.carry(ticket, outcome)
+
+    def end_tasks(self) -> None:
+        self._transport.end_tasks()
+
+    def drain(self) -> None:
+        self._transport.drain()
+
+    def open(self) -> None:
+        self._transport.open()
+
+    def interrupt(self) -> None:
+        self._transport.interrupt()
+
+    def close(self) -> None:
+        self._transport.close()

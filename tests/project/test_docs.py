@@ -214,11 +214,11 @@ def test_programs_are_the_three_and_the_one_that_can_be_restarted():
 def test_pipeline_on_workers(start, place):
     (place / "pipeline.py").write_text(PROGRAMS["pipeline.py"])
     (_, *words), _ = (words for words in CLUSTER.command_lines() if words[:2] == ["highway", "work"])
-    workers = [start("-m", "highway", *words) for _ in range(2)]
+    # One: a second one might come after the end of the training, which is short, and wait for another.
+    worker = start("-m", "highway", *words)
     assert ended(start("training.py")) == ""
-    for worker in workers:
-        output, errors = worker.communicate(timeout=LIMIT)
-        assert worker.returncode == 0 and "Working: ZMQSource" in output, errors
+    output, errors = worker.communicate(timeout=LIMIT)
+    assert worker.returncode == 0 and "Working: ZMQSource" in output, errors
 
 
 @pytest.mark.parametrize("by_command", [True, False])
