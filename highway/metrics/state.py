@@ -6,6 +6,7 @@ from highway.engine import Pipeline
 from highway.engine.inspection import inspected
 from highway.modules import ZMQSink, ZMQSource
 from highway.network.pool import PoolSink, PoolSource
+from highway.network.remote import RemoteReader
 from highway.network.transport import Transport
 
 __all__ = ["failure", "missing", "role", "transport_of"]
@@ -14,14 +15,14 @@ __all__ = ["failure", "missing", "role", "transport_of"]
 def transport_of(pipeline: Pipeline) -> Transport | None:
     """Return what moves the batches from or to other machines; None where nothing does."""
     for module in (pipeline.modules[-1], pipeline.modules[0]):
-        if isinstance(module, (ZMQSink, ZMQSource, PoolSink)):
+        if isinstance(module, (ZMQSink, ZMQSource, PoolSink, RemoteReader)):
             return module.transport
     return None
 
 
 def role(pipeline: Pipeline) -> str:
     """Return "data", "worker", "trainer", or "local" for a pipeline without other machines."""
-    receives = isinstance(pipeline.modules[0], (ZMQSource, PoolSource))
+    receives = isinstance(pipeline.modules[0], (ZMQSource, PoolSource, RemoteReader))
     sends = isinstance(pipeline.modules[-1], (ZMQSink, PoolSink))
     if sends:
         return "worker" if receives else "data"

@@ -29,10 +29,11 @@ from highway.network.sink import ZMQSink
 from highway.network.source import ZMQSource, endpoint_of
 from highway.network.streams import WHOLE
 from highway.network.tasks import Load, Tasks, reader_in, task_batch
+from highway.network.transport import Transport
 from highway.network.zmq.ends import Endpoint
 from highway.sampling.sampler import Task
 
-__all__ = ["Remote", "worker_modules", "worker_pipeline"]
+__all__ = ["Remote", "RemoteReader", "worker_modules", "worker_pipeline"]
 
 # Most tasks that are out or whose batch waits for its turn: at first, and once the size of the batches is known.
 FIRST_OUT, MOST_OUT = 16, 256
@@ -97,7 +98,7 @@ class Remote:
             endpoint_of("Remote", tasks, True, self.window, secret, insecure),
             endpoint_of("Remote", batches, True, self.window, secret, insecure),
         )
-        self._reader: _RemoteReader | None = None
+        self._reader: RemoteReader | None = None
 
     def __repr__(self) -> str:
         tasks, batches = self._arguments
@@ -120,7 +121,7 @@ class Remote:
                 "stopped"
             )
         reader, *stages = worker_part("Remote", modules)
-        self._reader = _RemoteReader(reader, stages, self._ends, self.timeout)
+        self._reader = RemoteReader(reader, stages, self._ends, self.timeout)
         return [self._reader, *modules[1 + len(stages) :]]
 
     def start(self, pipeline: Pipeline) -> None:
@@ -325,7 +326,7 @@ class _Out(Source):
             at += 1
 
 
-class _RemoteReader(Tasks):
+class RemoteReader(Tasks):
     """A reader whose batches workers make: it has the order, the state and the bad samples of the reader.
 
     Parameters
@@ -358,7 +359,7 @@ class _RemoteReader(Tasks):
         self._replaces = "replace" in policies
         self._ends = ends
         self._timeout = timeout
-        self.latest: _RemoteReader | None = None
+        self.latest: RemoteReader | None = None
         self.addresses: tuple[str, str] | None = None
         self._out: _Out | None = None
         self._sending: DataTransport | None = None
@@ -389,6 +390,11 @@ class _RemoteReader(Tasks):
 
     def out_spec(self, before: Spec | None) -> Spec | None:
         return self._spec
+
+    @property
+    def transport(self) -> Transport:
+        """What receives the batches of the pipeline that was made from it last."""
+        return (self.latest or self)._receiving or Transport(self.name)
 
     @property
     def errors(self) -> list[tuple[str, str]]:

@@ -108,6 +108,18 @@ def test_a_pool_is_one_worker():
 
 
 @needs_client
+def test_a_training_with_workers_elsewhere_is_ready_once_one_is_there():
+    with Ranks(arrays, world=1) as ranks, metrics.serve(ranks.pipelines[0], 0) as server:
+        assert role(ranks.pipelines[0]) == "trainer"
+        assert get(server, "/readyz") == (503, "no machine is connected upstream\n")
+        ranks.pool(lasting=True)
+        eventually(lambda: get(server, "/readyz") == (200, "ok\n"))
+        assert samples(server)["highway_peers", ("direction", "upstream"), ("role", "trainer")] == 1
+        count = len(told(ranks.pipelines[0].forever()))
+        eventually(lambda: samples(server)["highway_link_batches_total", ("role", "trainer")] >= count)
+
+
+@needs_client
 def test_pipeline_that_failed_is_not_healthy():
     def fail(batch):
         raise ValueError("no such\nthing")
