@@ -95,6 +95,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     facts = machine.describe()
+    print(f"{options.rounds} rounds of {options.seconds:g} s; batches of 64 photographs")
     photographs(options)
     common = {"seconds": options.seconds}
     for what, title in (("tasks", "tasks of one byte"), ("tiny", "tiny batches")):
@@ -104,7 +105,11 @@ def main() -> None:
         ]
         rate = statistics.median(run["batches"] for run in runs)
         here = statistics.median(run["here"] for run in runs)
-        print(f"{title}: {rate:.0f} a second, {here * 1e6:.0f} us of processor time in the training process")
+        others = statistics.median(run["others"] for run in runs)
+        print(
+            f"{title}: {rate:.0f} a second, {here * 1e6:.0f} us of processor time in the training process and "
+            f"{others * 1e6:.0f} us in the other one"
+        )
     found = measured(options.python, "idle", workers=options.idle, window=1, **common)
     print(
         f"a training process that waits: {found['with']:.2%} of a core with {options.idle} workers, "
